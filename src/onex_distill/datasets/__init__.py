@@ -1,0 +1,16 @@
+"""Kedro datasets for what the project stores: captions, folders of models, tables of tensors, images."""
+
+from onex_distill.datasets.captions import CaptionsDataset
+from onex_distill.datasets.images import PreviewedImageDataset
+from onex_distill.datasets.models import ModelFolderDataset, TeacherDataset
+from onex_distill.datasets.runs import RunsFolderDataset
+from onex_distill.datasets.tables import TensorTableDataset
+
+__all__ = [
+    "CaptionsDataset",
+    "ModelFolderDataset",
+    "PreviewedImageDataset",
+    "RunsFolderDataset",
+    "TeacherDataset",
+    "TensorTableDataset",
+]

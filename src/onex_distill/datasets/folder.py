@@ -1,0 +1,50 @@
+"""The common part of datasets that are folders: versions, and writing under a temporary name."""
+
+import shutil
+from abc import abstractmethod
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from kedro.io.core import AbstractVersionedDataset, DatasetError, Version
+
+
+class FolderDataset(AbstractVersionedDataset[Any, Any]):
+    """A dataset that is one local folder; subclasses read and write its files."""
+
+    def __init__(
+        self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(PurePosixPath(filepath), version)
+        self.metadata = metadata
+
+    @abstractmethod
+    def read(self, folder: Path) -> Any:
+        """Read the data from its folder."""
+
+    @abstractmethod
+    def write(self, data: Any, folder: Path) -> None:
+        """Write the data into an empty folder."""
+
+    def load(self) -> Any:
+        """Load the pinned or the newest version."""
+        folder = Path(self._get_load_path())
+        if not folder.is_dir():
+            raise DatasetError(f"{folder} does not exist; run the pipeline that makes it, or correct its filepath")
+        return self.read(folder)
+
+    def save(self, data: Any) -> None:
+        """Write to a temporary folder beside the final one, then rename, so that no half-written folder is seen."""
+        folder = Path(self._get_save_path())
+        partial = folder.with_name(f".partial-{folder.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        self.write(data, partial)
+        if folder.is_dir() and self._version is None:
+            shutil.rmtree(folder)
+        partial.rename(folder)
+
+    def _exists(self) -> bool:
+        return Path(self._get_load_path()).is_dir()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath, "version": self._version}

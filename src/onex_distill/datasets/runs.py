@@ -1,0 +1,29 @@
+"""The folder in which training runs keep their checkpoints until a pipeline has finished."""
+
+from pathlib import Path
+from typing import Any
+
+from kedro.io.core import AbstractDataset, DatasetError
+
+
+class RunsFolderDataset(AbstractDataset[None, Path]):
+    """Loads as a path. It always exists, so that nodes can take it as a free input; the engine owns what is inside."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Path:
+        """The folder, made if it is missing."""
+        self._filepath.mkdir(parents=True, exist_ok=True)
+        return self._filepath
+
+    def save(self, data: None) -> None:
+        """Refused: the engine writes its own checkpoints."""
+        raise DatasetError("the runs folder is written by the training loop, not by a node")
+
+    def _exists(self) -> bool:
+        return True
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath}

@@ -1,0 +1,26 @@
+"""Tables of tensors as catalog entries."""
+
+from pathlib import Path
+
+import pandas as pd
+from kedro_datasets._typing import TablePreview
+
+from onex_distill.datasets.folder import FolderDataset
+from onex_distill.storage.tensor_table import TensorTable
+
+
+class TensorTableDataset(FolderDataset):
+    """A ``TensorTable`` as a folder of safetensors shards with a parquet index; previewed by the head of its index."""
+
+    def read(self, folder: Path) -> TensorTable:
+        """Open the table; rows are read when they are asked for."""
+        return TensorTable.open(folder)
+
+    def write(self, data: TensorTable, folder: Path) -> None:
+        """Write the shards and the index."""
+        data.save(folder)
+
+    def preview(self, nrows: int = 10) -> TablePreview:
+        """The first rows of the index."""
+        index: pd.DataFrame = self.load().index.head(nrows)
+        return TablePreview(index.to_dict(orient="split"))

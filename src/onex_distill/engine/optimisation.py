@@ -1,0 +1,74 @@
+"""Optimizers, learning-rate schedules and moving averages, each from its library."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from diffusers.optimization import get_scheduler
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from onex_distill.parameters import Params
+
+
+class OptimizerParams(Params):
+    """AdamW with gradient clipping; ``clip_norm`` is the largest gradient norm."""
+
+    lr: PositiveFloat
+    betas: tuple[NonNegativeFloat, NonNegativeFloat]
+    weight_decay: NonNegativeFloat
+    eps: PositiveFloat
+    clip_norm: PositiveFloat
+    warmup_steps: NonNegativeInt
+    schedule: Literal["constant_with_warmup", "cosine"]
+
+
+class Stepper:
+    """An optimizer with its clipping and learning-rate schedule, so that an update is one call."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], params: OptimizerParams, total_steps: int) -> None:
+        self.parameters = [p for p in parameters if p.requires_grad]
+        self.clip_norm = params.clip_norm
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=params.lr,
+            betas=params.betas,
+            weight_decay=params.weight_decay,
+            eps=params.eps,
+            fused=True,
+        )
+        self.scheduler = get_scheduler(
+            params.schedule, self.optimizer, num_warmup_steps=params.warmup_steps, num_training_steps=total_steps
+        )
+
+    def step(self, loss: torch.Tensor) -> float:
+        """Backward, clip, step; return the gradient norm before clipping."""
+        loss.backward()
+        return self.apply()
+
+    def apply(self) -> float:
+        """Clip and step with the gradients that are there; return their norm before clipping."""
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.discard()
+        return float(norm)
+
+    def discard(self) -> None:
+        """Drop the gradients unused."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the optimizer and of its schedule."""
+        return {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+
+
+def moving_average(module: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of a module's weights."""
+    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))

@@ -1,0 +1,1 @@
+"""Rectified flow as pure tensor maths: schedules, conversions, steps, guidance, sigma sampling."""

@@ -1,0 +1,31 @@
+"""Classifier-free guidance and the paper's timestep-aware switch.
+
+Shapes: B batch; velocities (B, C, H, W); sigma (B,).
+"""
+
+from typing import Literal
+
+from torch import Tensor
+
+from onex_distill.flow.sigmas import unshift_sigma
+
+Axis = Literal["sigma", "u"]
+
+
+def guided_velocity(conditional: Tensor, unconditional: Tensor, guidance_scale: float) -> Tensor:
+    """Classifier-free guidance, unconditional + w (conditional - unconditional); w = 1 is the conditional itself."""
+    return unconditional + guidance_scale * (conditional - unconditional)
+
+
+def is_guided(sigma: Tensor, alpha: float, axis: Axis, shift: float) -> Tensor:
+    """Which samples the real score guides: those at or below ``alpha`` (paper, eq. 4), bool (B,).
+
+    alpha = 1 guides everywhere (vanilla distribution matching), alpha = 0 nowhere. ``axis`` says whether alpha is
+    compared with sigma (after the shift, as in the published configurations) or with u (before it).
+    """
+    return on_axis(sigma, axis, shift) <= alpha
+
+
+def on_axis(sigma: Tensor, axis: Axis, shift: float) -> Tensor:
+    """Sigma itself, or the u that the shift made it from."""
+    return sigma if axis == "sigma" else unshift_sigma(sigma, shift)

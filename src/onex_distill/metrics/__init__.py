@@ -1,0 +1,1 @@
+"""Metric maths, one file a family."""

@@ -1,0 +1,46 @@
+"""Low-rank adapters on the attention and feed-forward projections of every block, both streams."""
+
+from typing import Any
+
+from diffusers import SD3Transformer2DModel
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from onex_distill.parameters import Params
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
+
+
+class LoraParams(Params):
+    """Rank and alpha; the update is scaled by alpha / rank."""
+
+    rank: PositiveInt
+    alpha: PositiveFloat
+
+
+def add_lora(transformer: SD3Transformer2DModel, params: LoraParams) -> PeftModel:
+    """Freeze the transformer and add trainable adapters inside it; ``merge_lora`` folds them in."""
+    config = LoraConfig(r=params.rank, lora_alpha=params.alpha, target_modules=[*ATTENTION, *FEED_FORWARD])
+    return get_peft_model(transformer, config)
+
+
+def merge_lora(model: PeftModel) -> SD3Transformer2DModel:
+    """The plain transformer with the adapters merged into its weights, so that ``from_pretrained`` loads it."""
+    return model.merge_and_unload()
+
+
+class AdapterState:
+    """The adapters alone as something that a checkpoint can hold."""
+
+    def __init__(self, model: PeftModel) -> None:
+        self.model = model
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Adapter weights."""
+        return get_peft_model_state_dict(self.model)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        set_peft_model_state_dict(self.model, state_dict)

@@ -1,0 +1,41 @@
+"""Batches of prompt embeddings.
+
+Shapes: B batch, L tokens, D width, P pooled width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onex_distill.storage.tensor_table import TensorTable
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """``embeds`` (B, L, D) and ``pooled`` (B, P) of a batch of prompts."""
+
+    embeds: Tensor
+    pooled: Tensor
+
+    def __getitem__(self, rows: Tensor) -> "PromptBatch":
+        return PromptBatch(self.embeds[rows], self.pooled[rows])
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+    def expand(self, count: int) -> "PromptBatch":
+        """One prompt repeated ``count`` times, without copying."""
+        return PromptBatch(self.embeds.expand(count, -1, -1), self.pooled.expand(count, -1))
+
+
+def concatenate(first: PromptBatch, second: PromptBatch) -> PromptBatch:
+    """Two batches as one."""
+    return PromptBatch(torch.cat([first.embeds, second.embeds]), torch.cat([first.pooled, second.pooled]))
+
+
+def read_prompts(table: TensorTable, rows: Sequence[int] | Tensor | np.ndarray) -> PromptBatch:
+    """Rows of an embeddings table."""
+    return PromptBatch(table.read("prompt_embeds", rows), table.read("pooled_prompt_embeds", rows))

@@ -1,0 +1,56 @@
+"""One evaluation of the velocity network, plain or guided.
+
+Shapes: B batch; x_t and velocity (B, C, H, W); sigma is a float or (B,).
+"""
+
+import torch
+from diffusers import SD3Transformer2DModel
+from torch import Tensor
+
+from onex_distill.flow.conversions import Sigma
+from onex_distill.flow.guidance import guided_velocity
+from onex_distill.models.prompts import PromptBatch, concatenate
+
+
+def predict_velocity(transformer: SD3Transformer2DModel, x_t: Tensor, sigma: Sigma, prompts: PromptBatch) -> Tensor:
+    """The network's velocity at (x_t, sigma).
+
+    The timestep 1000 * sigma reaches the network in float32 whatever its weights are: bf16 would move it by up to 2.
+    """
+    timestep = 1000 * torch.as_tensor(sigma, dtype=torch.float32, device=x_t.device).expand(len(x_t))
+    velocity: Tensor = transformer(
+        hidden_states=x_t,
+        timestep=timestep,
+        encoder_hidden_states=prompts.embeds,
+        pooled_projections=prompts.pooled,
+        return_dict=False,
+    )[0]
+    return velocity
+
+
+def predict_guided_velocity(
+    transformer: SD3Transformer2DModel,
+    x_t: Tensor,
+    sigma: Sigma,
+    prompts: PromptBatch,
+    empty: PromptBatch,
+    guidance_scale: float,
+    guided: Tensor,
+) -> Tensor:
+    """Guided velocity on the rows where ``guided`` (B,) is true, conditional elsewhere, in one batched forward.
+
+    Only guided rows cost an unconditional evaluation; the extra rows ride in the same call, so that every rank calls
+    the network the same number of times.
+    """
+    rows = guided.nonzero()[:, 0]
+    levels = torch.as_tensor(sigma, dtype=torch.float32, device=x_t.device).expand(len(x_t))
+    both = predict_velocity(
+        transformer,
+        torch.cat([x_t, x_t[rows]]),
+        torch.cat([levels, levels[rows]]),
+        concatenate(prompts, empty.expand(len(rows))),
+    )
+    conditional, unconditional = both[: len(x_t)], both[len(x_t) :]
+    velocity = conditional.clone()
+    velocity[rows] = guided_velocity(conditional[rows], unconditional, guidance_scale)
+    return velocity

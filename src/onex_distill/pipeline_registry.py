@@ -1,0 +1,33 @@
+"""The pipelines that ``kedro run --pipeline=NAME`` knows."""
+
+from kedro.pipeline import Pipeline
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """Name to pipeline; a bare ``kedro run`` is ``distill``."""
+    # imported here, so that commands which need no pipeline (kedro --version, kedro info) start without torch
+    from onex_distill.pipelines import (
+        baselines,
+        cache_cotraining,
+        evaluation,
+        generate,
+        precompute,
+        stage_one,
+        stage_two,
+        teacher,
+    )
+
+    pipelines = {
+        "teacher": teacher.create_pipeline(),
+        "precompute": precompute.create_pipeline(),
+        "stage_one": stage_one.create_pipeline(),
+        "stage_two": stage_two.create_pipeline(),
+        "cache_cotraining": cache_cotraining.create_pipeline(),
+        "evaluation": evaluation.create_pipeline(),
+        "baselines": baselines.create_pipeline(),
+        "generate": generate.create_pipeline(),
+    }
+    main = ("precompute", "stage_one", "stage_two", "cache_cotraining", "evaluation")
+    pipelines["distill"] = sum((pipelines[name] for name in main), Pipeline([]))
+    pipelines["__default__"] = pipelines["distill"]
+    return pipelines

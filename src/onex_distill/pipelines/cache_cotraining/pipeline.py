@@ -1,0 +1,74 @@
+"""student -> cached inference path -> student with compensation -> exported pipeline."""
+
+from functools import partial, update_wrapper
+
+from kedro.pipeline import Node, Pipeline
+
+from onex_distill.pipelines.cache_cotraining import nodes
+
+SHARED = {"cotraining_start", "teacher", "recogniser", "prompt_embeddings", "reference_latents", "runs"}
+
+
+def create_start() -> Pipeline:
+    """Choose the student that every co-training starts from."""
+    return Pipeline(
+        [
+            Node(
+                nodes.choose_start,
+                ["student.stage_one", "student.stage_two", "params:cotraining_start"],
+                "cotraining_start",
+                name="choose_start",
+            )
+        ]
+    )
+
+
+def create_cotraining(namespace: str) -> Pipeline:
+    """One co-training: ``cotraining_start`` to ``<namespace>.student`` and ``<namespace>.compensation``."""
+    train = partial(nodes.cotrain_cache, name=f"{namespace}.cotrain_cache")
+    template = Pipeline(
+        [
+            Node(nodes.check_band, ["teacher", "params:cotraining"], "band", name="check_band"),
+            Node(
+                update_wrapper(train, nodes.cotrain_cache),
+                [
+                    "cotraining_start",
+                    "band",
+                    "teacher",
+                    "recogniser",
+                    "prompt_embeddings",
+                    "reference_latents",
+                    "params:cotraining",
+                    "runs",
+                ],
+                ["student", "compensation", "cotraining_losses"],
+                name="cotrain_cache",
+            ),
+        ]
+    )
+    return Pipeline(template, namespace=namespace, inputs=SHARED)
+
+
+def create_export(namespace: str) -> Pipeline:
+    """The exported diffusers pipeline."""
+    return Pipeline(
+        [
+            Node(
+                nodes.export_student,
+                [
+                    f"{namespace}.student",
+                    f"{namespace}.compensation",
+                    "teacher",
+                    f"params:{namespace}.cotraining",
+                    "params:text",
+                ],
+                "student_pipeline",
+                name="export_student",
+            )
+        ]
+    )
+
+
+def create_pipeline() -> Pipeline:
+    """The graph of ``kedro run --pipeline=cache_cotraining``."""
+    return create_start() + create_cotraining("fractional_167") + create_export("fractional_167")

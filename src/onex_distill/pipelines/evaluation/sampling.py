@@ -1,0 +1,148 @@
+"""Nodes that turn a method into samples and their cost."""
+
+from typing import Any
+
+import pandas as pd
+import torch
+from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
+
+from onex_distill.flow.sigmas import step_sigmas
+from onex_distill.metrics.cost import effective_nfe, flops_of
+from onex_distill.models.block_cache import BlockCache
+from onex_distill.models.compensation import Compensation
+from onex_distill.models.noise import noise_from_seeds
+from onex_distill.models.prompts import read_prompts
+from onex_distill.models.sampling import BeforeStep, decode_latents, sample_latents, sample_rows
+from onex_distill.pipelines.evaluation.params import EvaluationParams, MethodParams
+from onex_distill.pipelines.precompute.params import TeacherSamplingParams
+from onex_distill.storage.tensor_table import TensorTable
+
+Samples = tuple[TensorTable, dict[str, Any]]
+
+
+def decode_teacher(
+    teacher: StableDiffusion3Pipeline,
+    latents: TensorTable,
+    embeddings: TensorTable,
+    empty: TensorTable,
+    sampling: TeacherSamplingParams,
+    params: EvaluationParams,
+) -> Samples:
+    """Images of the precomputed teacher latents."""
+    method = MethodParams(
+        name=f"teacher_{sampling.num_inference_steps}x2",
+        steps=sampling.num_inference_steps,
+        guidance_scale=sampling.guidance_scale,
+    )
+    images = _decode(teacher.vae, latents, method, params)
+    return images, _cost(teacher.transformer, teacher, embeddings, empty, latents.index, images, method, None, None)
+
+
+def sample_student(
+    transformer: SD3Transformer2DModel,
+    teacher: StableDiffusion3Pipeline,
+    embeddings: TensorTable,
+    empty: TensorTable,
+    plan: pd.DataFrame,
+    method: MethodParams,
+    params: EvaluationParams,
+) -> Samples:
+    """Samples of a transformer that runs every block in every step."""
+    return _sample(transformer, teacher, embeddings, empty, plan, method, params, None, None)
+
+
+def sample_teacher_in_few_steps(
+    teacher: StableDiffusion3Pipeline,
+    embeddings: TensorTable,
+    empty: TensorTable,
+    plan: pd.DataFrame,
+    method: MethodParams,
+    params: EvaluationParams,
+) -> Samples:
+    """The undistilled teacher with a student's steps."""
+    return sample_student(teacher.transformer, teacher, embeddings, empty, plan, method, params)
+
+
+def sample_fractional(
+    transformer: SD3Transformer2DModel,
+    compensation: Compensation,
+    teacher: StableDiffusion3Pipeline,
+    embeddings: TensorTable,
+    empty: TensorTable,
+    plan: pd.DataFrame,
+    method: MethodParams,
+    params: EvaluationParams,
+) -> Samples:
+    """Samples of a student that reuses a band of blocks."""
+    start, stop = compensation.config.cached_blocks
+    cache = BlockCache(transformer, (start, stop), compensation).attach()
+    try:
+        return _sample(transformer, teacher, embeddings, empty, plan, method, params, cache.begin_step, (start, stop))
+    finally:
+        cache.detach()
+
+
+def _sample(
+    transformer: SD3Transformer2DModel,
+    teacher: StableDiffusion3Pipeline,
+    embeddings: TensorTable,
+    empty: TensorTable,
+    plan: pd.DataFrame,
+    method: MethodParams,
+    params: EvaluationParams,
+    before_step: BeforeStep | None,
+    band: tuple[int, int] | None,
+) -> Samples:
+    latents = sample_rows(
+        transformer,
+        embeddings,
+        plan,
+        teacher.scheduler.config.shift,
+        method.steps,
+        params.batch_size,
+        read_prompts(empty, [0]),
+        method.guidance_scale,
+        before_step,
+    )
+    images = _decode(teacher.vae, latents, method, params)
+    return images, _cost(transformer, teacher, embeddings, empty, plan, images, method, before_step, band)
+
+
+@torch.no_grad()
+def _decode(
+    autoencoder: AutoencoderKL, latents: TensorTable, method: MethodParams, params: EvaluationParams
+) -> TensorTable:
+    """Latents to uint8 images; the index names the method and keeps the seconds of the transformer."""
+    batches = [decode_latents(autoencoder, latents.read("latent", rows)) for rows in latents.batches(params.batch_size)]
+    pixels = (torch.cat(batches) * 255).round().to(torch.uint8)
+    return TensorTable(latents.index.assign(method=method.name), {"image": pixels})
+
+
+def _cost(
+    transformer: SD3Transformer2DModel,
+    teacher: StableDiffusion3Pipeline,
+    embeddings: TensorTable,
+    empty: TensorTable,
+    plan: pd.DataFrame,
+    images: TensorTable,
+    method: MethodParams,
+    before_step: BeforeStep | None,
+    band: tuple[int, int] | None,
+) -> dict[str, Any]:
+    """Steps, evaluations by blocks and by FLOPs, and the median transformer seconds an image in its batch."""
+    shift, guided = teacher.scheduler.config.shift, method.guidance_scale > 1
+    noise = noise_from_seeds(plan["noise_seed"].iloc[:1], transformer)
+    prompts = read_prompts(embeddings, plan["prompt_row"].iloc[:1].to_numpy())
+    sigmas = step_sigmas(method.steps, shift)
+    blank = read_prompts(empty, [0])
+    total = flops_of(
+        lambda: sample_latents(transformer, noise, sigmas, prompts, blank, method.guidance_scale, before_step)
+    )
+    one = flops_of(lambda: sample_latents(teacher.transformer, noise, step_sigmas(1, shift), prompts))
+    return {
+        "method": method.name,
+        "steps": method.steps,
+        "nfe": effective_nfe(method.steps, guided, len(transformer.transformer_blocks), band),
+        "nfe_flops": total / one,
+        "seconds_per_image": float(images.index["seconds"].median()),
+    }

@@ -1,0 +1,38 @@
+"""captions -> prompts -> embeddings -> evaluation plan -> teacher latents."""
+
+from kedro.pipeline import Node, Pipeline
+
+from onex_distill.pipelines.precompute import nodes
+
+
+def create_pipeline() -> Pipeline:
+    """The graph of ``kedro run --pipeline=precompute``."""
+    return Pipeline(
+        [
+            Node(nodes.prepare_prompts, "captions", "prompts", name="prepare_prompts"),
+            Node(
+                nodes.embed_prompts,
+                ["prompts", "teacher", "params:text"],
+                ["prompt_embeddings", "empty_prompt_embeddings"],
+                name="embed_prompts",
+            ),
+            Node(
+                nodes.plan_evaluation,
+                ["prompts", "params:evaluation_set"],
+                "evaluation_plan",
+                name="plan_evaluation",
+            ),
+            Node(
+                nodes.sample_teacher,
+                [
+                    "teacher",
+                    "prompt_embeddings",
+                    "empty_prompt_embeddings",
+                    "evaluation_plan",
+                    "params:teacher_sampling",
+                ],
+                "teacher_latents",
+                name="sample_teacher",
+            ),
+        ]
+    )

@@ -1,0 +1,51 @@
+"""reference generator -> reference latents -> adversarial refinement of the student."""
+
+from functools import partial, update_wrapper
+
+from kedro.pipeline import Node, Pipeline
+
+from onex_distill.pipelines.stage_two.nodes import refine_adversarially, sample_references
+
+
+def create_references() -> Pipeline:
+    """Reference latents, shared by every adversarial run."""
+    return Pipeline(
+        [
+            Node(
+                sample_references,
+                ["reference.stage_one", "teacher", "prompts", "prompt_embeddings", "params:references"],
+                "reference_latents",
+                name="sample_references",
+            )
+        ]
+    )
+
+
+def create_refinement(namespace: str) -> Pipeline:
+    """Stage two without a cache: ``<namespace>.stage_one`` to ``<namespace>.stage_two``."""
+    refine = partial(refine_adversarially, name=f"{namespace}.refine_adversarially")
+    template = Pipeline(
+        [
+            Node(
+                update_wrapper(refine, refine_adversarially),
+                [
+                    "stage_one",
+                    "teacher",
+                    "recogniser",
+                    "prompt_embeddings",
+                    "reference_latents",
+                    "params:stage_two",
+                    "runs",
+                ],
+                ["stage_two", "stage_two_losses"],
+                name="refine_adversarially",
+            )
+        ]
+    )
+    shared = {"teacher", "recogniser", "prompt_embeddings", "reference_latents", "runs"}
+    return Pipeline(template, namespace=namespace, inputs=shared)
+
+
+def create_pipeline() -> Pipeline:
+    """The graph of ``kedro run --pipeline=stage_two``."""
+    return create_references() + create_refinement("student")

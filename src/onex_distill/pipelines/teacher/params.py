@@ -1,0 +1,23 @@
+"""Parameters of the teacher pipeline."""
+
+from pydantic import NonNegativeFloat, PositiveInt
+
+from onex_distill.parameters import Params
+
+
+class TrainingImagesParams(Params):
+    """How many rendered images the transformer learns from."""
+
+    seed: int
+    count: PositiveInt
+    batch_size: PositiveInt
+
+
+class AcceptanceParams(Params):
+    """How the finished teacher is measured against the renderer."""
+
+    seed: int
+    images: PositiveInt
+    batch_size: PositiveInt
+    num_inference_steps: PositiveInt
+    guidance_scale: NonNegativeFloat

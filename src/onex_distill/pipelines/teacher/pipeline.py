@@ -1,0 +1,69 @@
+"""renderer -> readers, autoencoder, text encoders -> transformer -> teacher folder -> acceptance."""
+
+from kedro.pipeline import Node, Pipeline
+
+from onex_distill.pipelines.teacher import nodes
+
+
+def create_pipeline() -> Pipeline:
+    """The graph of ``kedro run --pipeline=teacher``."""
+    return Pipeline(
+        [
+            Node(nodes.build_captions, None, "shapes_captions", name="build_captions"),
+            Node(
+                nodes.train_evaluator,
+                ["params:evaluator", "runs"],
+                ["evaluator", "evaluator_losses"],
+                name="train_evaluator",
+            ),
+            Node(
+                nodes.train_recogniser,
+                ["params:recogniser", "runs"],
+                ["recogniser", "recogniser_losses"],
+                name="train_recogniser",
+            ),
+            Node(
+                nodes.train_autoencoder,
+                ["params:architecture", "params:autoencoder", "runs"],
+                ["autoencoder", "autoencoder_losses"],
+                name="train_autoencoder",
+            ),
+            Node(
+                nodes.train_text_encoders,
+                ["shapes_captions", "params:architecture", "params:text_encoders", "runs"],
+                ["text_components", "text_encoder_losses"],
+                name="train_text_encoders",
+            ),
+            Node(
+                nodes.encode_training_images,
+                ["shapes_captions", "autoencoder", "params:training_images"],
+                "training_latents",
+                name="encode_training_images",
+            ),
+            Node(
+                nodes.train_transformer,
+                [
+                    "shapes_captions",
+                    "training_latents",
+                    "text_components",
+                    "params:architecture",
+                    "params:transformer",
+                    "runs",
+                ],
+                ["teacher_transformer", "transformer_losses"],
+                name="train_transformer",
+            ),
+            Node(
+                nodes.assemble_teacher,
+                ["teacher_transformer", "autoencoder", "training_latents", "text_components"],
+                "teacher",
+                name="assemble_teacher",
+            ),
+            Node(
+                nodes.accept_teacher,
+                ["teacher", "evaluator", "recogniser", "shapes_captions", "params:acceptance"],
+                ["teacher_acceptance", "teacher_acceptance_grid"],
+                name="accept_teacher",
+            ),
+        ]
+    )

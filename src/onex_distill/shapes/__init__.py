@@ -1,0 +1,1 @@
+"""ShapesWorld: procedural captioned images on which every claim of the project is measured."""

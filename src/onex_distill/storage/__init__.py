@@ -1,0 +1,1 @@
+"""Tables of tensors on disk, read lazily by row."""
