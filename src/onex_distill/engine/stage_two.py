@@ -184,7 +184,7 @@ class AdversarialTrainer:
 def train_adversarially(
     trainer: AdversarialTrainer, prompts: TensorTable, references: TensorTable, run_dir: Path
 ) -> tuple[SD3Transformer2DModel, pd.DataFrame]:
-    """Run stage two on ``references`` (column ``latent``; index ``prompt_row``, ``noise_seed``); returns the student."""
+    """Run stage two on ``references`` (``latent``; index ``prompt_row``, ``noise_seed``); returns the student."""
     params = trainer.params
     start = module_fingerprint(trainer.transformer)
 

@@ -10,9 +10,9 @@ from onex_distill.pipelines.stage_two import create_refinement
 
 METHODS = ("dmd_2", "sfd_4", "fractional_175")
 LOSSES = {
-    "dmd_stage_one": "dmd.stage_one_losses",
-    "reference_stage_two": "reference.stage_two_losses",
-    "fractional_175": "fractional_175.cotraining_losses",
+    "dmd_stage_one": "dmd_stage_one_losses",
+    "reference_stage_two": "reference_stage_two_losses",
+    "fractional_175": "fractional_175_cotraining_losses",
 }
 
 
@@ -23,8 +23,8 @@ def create_pipeline() -> Pipeline:
     )
     sampling = Pipeline(
         [
-            scoring.sample_student_node("dmd_2", "dmd.stage_one"),
-            scoring.sample_student_node("sfd_4", "reference.stage_two"),
+            scoring.sample_student_node("dmd_2", "dmd_stage_one"),
+            scoring.sample_student_node("sfd_4", "reference_stage_two"),
             scoring.sample_fractional_node("fractional_175"),
         ]
     )

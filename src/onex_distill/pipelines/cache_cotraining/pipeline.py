@@ -6,6 +6,7 @@ from kedro.pipeline import Node, Pipeline
 
 from onex_distill.pipelines.cache_cotraining import nodes
 
+OUTPUTS = ("band", "student", "compensation", "cotraining_losses")
 SHARED = {"cotraining_start", "teacher", "recogniser", "prompt_embeddings", "reference_latents", "runs"}
 
 
@@ -15,7 +16,7 @@ def create_start() -> Pipeline:
         [
             Node(
                 nodes.choose_start,
-                ["student.stage_one", "student.stage_two", "params:cotraining_start"],
+                ["student_stage_one", "student_stage_two", "params:cotraining_start"],
                 "cotraining_start",
                 name="choose_start",
             )
@@ -24,7 +25,7 @@ def create_start() -> Pipeline:
 
 
 def create_cotraining(namespace: str) -> Pipeline:
-    """One co-training: ``cotraining_start`` to ``<namespace>.student`` and ``<namespace>.compensation``."""
+    """One co-training: ``cotraining_start`` to ``<namespace>_student`` and ``<namespace>_compensation``."""
     train = partial(nodes.cotrain_cache, name=f"{namespace}.cotrain_cache")
     template = Pipeline(
         [
@@ -46,7 +47,8 @@ def create_cotraining(namespace: str) -> Pipeline:
             ),
         ]
     )
-    return Pipeline(template, namespace=namespace, inputs=SHARED)
+    outputs = {name: f"{namespace}_{name}" for name in OUTPUTS}
+    return Pipeline(template, namespace=namespace, inputs=SHARED, outputs=outputs)
 
 
 def create_export(namespace: str) -> Pipeline:
@@ -56,8 +58,8 @@ def create_export(namespace: str) -> Pipeline:
             Node(
                 nodes.export_student,
                 [
-                    f"{namespace}.student",
-                    f"{namespace}.compensation",
+                    f"{namespace}_student",
+                    f"{namespace}_compensation",
                     "teacher",
                     f"params:{namespace}.cotraining",
                     "params:text",

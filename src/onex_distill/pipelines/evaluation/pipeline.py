@@ -8,10 +8,10 @@ SHARED = ["teacher", "prompt_embeddings", "empty_prompt_embeddings"]
 
 METHODS = ("teacher", "teacher_2", "stage_one_2", "stage_two_2", "fractional_167")
 LOSSES = {
-    "reference_stage_one": "reference.stage_one_losses",
-    "student_stage_one": "student.stage_one_losses",
-    "student_stage_two": "student.stage_two_losses",
-    "fractional_167": "fractional_167.cotraining_losses",
+    "reference_stage_one": "reference_stage_one_losses",
+    "student_stage_one": "student_stage_one_losses",
+    "student_stage_two": "student_stage_two_losses",
+    "fractional_167": "fractional_167_cotraining_losses",
 }
 
 
@@ -30,8 +30,8 @@ def sample_fractional_node(method: str) -> Node:
     return Node(
         sampling.sample_fractional,
         [
-            f"{method}.student",
-            f"{method}.compensation",
+            f"{method}_student",
+            f"{method}_compensation",
             *SHARED,
             "evaluation_plan",
             f"params:methods.{method}",
@@ -65,8 +65,8 @@ def create_sampling() -> Pipeline:
                 ["teacher_2_samples", "teacher_2_cost"],
                 name="sample_teacher_2",
             ),
-            sample_student_node("stage_one_2", "student.stage_one"),
-            sample_student_node("stage_two_2", "student.stage_two"),
+            sample_student_node("stage_one_2", "student_stage_one"),
+            sample_student_node("stage_two_2", "student_stage_two"),
             sample_fractional_node("fractional_167"),
         ]
     )

@@ -10,7 +10,7 @@ SHARED_INPUTS = {"teacher", "prompts", "prompt_embeddings", "empty_prompt_embedd
 
 
 def create_distribution_matching(namespace: str) -> Pipeline:
-    """One run of stage one: outputs ``<namespace>.stage_one`` and ``<namespace>.stage_one_losses``."""
+    """One run of stage one: outputs ``<namespace>_stage_one`` and ``<namespace>_stage_one_losses``."""
     train = partial(match_distribution, name=f"{namespace}.match_distribution")
     template = Pipeline(
         [
@@ -29,7 +29,8 @@ def create_distribution_matching(namespace: str) -> Pipeline:
             )
         ]
     )
-    return Pipeline(template, namespace=namespace, inputs=SHARED_INPUTS)
+    outputs = {name: f"{namespace}_{name}" for name in ("stage_one", "stage_one_losses")}
+    return Pipeline(template, namespace=namespace, inputs=SHARED_INPUTS, outputs=outputs)
 
 
 def create_pipeline() -> Pipeline:

@@ -13,7 +13,7 @@ def create_references() -> Pipeline:
         [
             Node(
                 sample_references,
-                ["reference.stage_one", "teacher", "prompts", "prompt_embeddings", "params:references"],
+                ["reference_stage_one", "teacher", "prompts", "prompt_embeddings", "params:references"],
                 "reference_latents",
                 name="sample_references",
             )
@@ -22,7 +22,7 @@ def create_references() -> Pipeline:
 
 
 def create_refinement(namespace: str) -> Pipeline:
-    """Stage two without a cache: ``<namespace>.stage_one`` to ``<namespace>.stage_two``."""
+    """Stage two without a cache: ``<namespace>_stage_one`` to ``<namespace>_stage_two``."""
     refine = partial(refine_adversarially, name=f"{namespace}.refine_adversarially")
     template = Pipeline(
         [
@@ -42,8 +42,10 @@ def create_refinement(namespace: str) -> Pipeline:
             )
         ]
     )
-    shared = {"teacher", "recogniser", "prompt_embeddings", "reference_latents", "runs"}
-    return Pipeline(template, namespace=namespace, inputs=shared)
+    shared = ("teacher", "recogniser", "prompt_embeddings", "reference_latents", "runs")
+    inputs = {name: name for name in shared} | {"stage_one": f"{namespace}_stage_one"}
+    outputs = {name: f"{namespace}_{name}" for name in ("stage_two", "stage_two_losses")}
+    return Pipeline(template, namespace=namespace, inputs=inputs, outputs=outputs)
 
 
 def create_pipeline() -> Pipeline:
