@@ -1,7 +1,11 @@
 """Kedro's project settings."""
 
-from onex_distill.hooks import FinishedRunsHook
+from onex_distill.hooks import FinishedRunsHook, KnownParametersHook
 
-HOOKS = (FinishedRunsHook(),)
+HOOKS = (KnownParametersHook(), FinishedRunsHook())
 
-CONFIG_LOADER_ARGS = {"base_env": "base", "default_run_env": "local"}
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "merge_strategy": {"parameters": "soft"},  # an environment names only what it changes
+}

@@ -46,9 +46,7 @@ def plot_losses(**losses: pd.DataFrame) -> Figure:
 
 def plot_metrics(metrics: pd.DataFrame) -> Figure:
     """Alignment against diversity, one point a method, its area proportional to the network evaluations."""
-    figure = px.scatter(
-        metrics, x="diversity", y="alignment", text="method", size="nfe", color="method", size_max=40
-    )
+    figure = px.scatter(metrics, x="diversity", y="alignment", text="method", size="nfe", color="method", size_max=40)
     return figure.update_traces(textposition="top center")
 
 

@@ -1,0 +1,45 @@
+"""Kedro's ``run`` command with one line instead of a traceback for what a user can mend."""
+
+import os
+import re
+from typing import Any
+
+import click
+from kedro.framework.cli.project import run as kedro_run
+from kedro.io.core import DatasetError
+from kedro.validation.exceptions import ParameterValidationError
+
+USER_ERRORS = (DatasetError, ParameterValidationError, ValueError, FloatingPointError, OSError)
+TRACEBACK_VARIABLE = "ONEX_TRACEBACK"
+
+
+class OneLineErrors(click.Command):
+    """A command that reports user errors as ``Error: ...`` and exits with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; set ONEX_TRACEBACK=1 to see where an error came from."""
+        try:
+            return super().invoke(ctx)
+        except USER_ERRORS as error:
+            if os.environ.get(TRACEBACK_VARIABLE):
+                raise
+            raise click.ClickException(f"{readable(error)} ({TRACEBACK_VARIABLE}=1 shows the traceback)") from error
+
+
+def readable(error: BaseException) -> str:
+    """The message of the error that started a chain, without the wrapping that Kedro and pydantic add."""
+    while isinstance(error, DatasetError) and isinstance(error.__cause__, USER_ERRORS):
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines()]
+    kept = [line for line in lines if line and not line.startswith("For further information")]
+    text = re.sub(r"- Parameter '[^']*': Failed to instantiate \w+ for parameter ", "parameter ", " ".join(kept))
+    text = re.sub(r"\d+ validation errors? for \w+ ?", "", text).removeprefix("Parameter validation failed: ")
+    return re.sub(r" \[type=\w+, input_value=(.*?), input_type=\w+\]", r" (got \1)", text)
+
+
+@click.group(name="onex-distill")
+def cli() -> None:
+    """Commands of this project."""
+
+
+cli.add_command(OneLineErrors(name="run", params=kedro_run.params, callback=kedro_run.callback, help=kedro_run.help))

@@ -1,0 +1,89 @@
+"""What a user can get wrong is answered in one line, before any training."""
+
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+from kedro.framework.startup import bootstrap_project
+
+from onex_distill.cli import cli
+from support import PROJECT
+
+
+@pytest.fixture
+def kedro_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    metadata = bootstrap_project(PROJECT)
+
+    def run(*params: str, nodes: str = "prepare_prompts,fractional_167.check_band") -> str:
+        arguments = ["run", "--env=test", f"--nodes={nodes}", f"--params={','.join((f'data={tmp_path}', *params))}"]
+        result = CliRunner().invoke(cli, arguments, obj=metadata)
+        assert result.exit_code == 1, result.output
+        error = result.output[result.output.index("Error: ") :]
+        assert "Traceback" not in error
+        assert error.count("\n") == 1
+        return error
+
+    return run
+
+
+@pytest.fixture
+def raw(tmp_path):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "teacher").symlink_to(PROJECT / "data/01_raw/teacher")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("param", "message"),
+    [
+        ("student.stage_one.guidance.alpha=1.5", "guidance.alpha Input should be less than or equal to 1 (got 1.5)"),
+        ("student.stage_one.guidance.alpha=-0.1", "greater than or equal to 0 (got -0.1)"),
+        ("student.stage_one.num_inference_steps=0", "num_inference_steps Input should be greater than 0 (got 0)"),
+        ("student.stage_one.loop.steps=-3", "loop.steps Input should be greater than 0 (got -3)"),
+        ("student.stage_one.guidance.alfa=0.5", "unknown parameter 'alfa'; did you mean 'alpha'?"),
+        ("studnt.stage_one.seed=1", "unknown parameter 'studnt.stage_one.seed'; did you mean 'student.stage_one'?"),
+    ],
+)
+def test_parameters(kedro_run, param, message):
+    assert message in kedro_run(param)
+
+
+@pytest.mark.parametrize("band", [[0, 4], [8, 12], [5, 5], [3, 20]])
+def test_cached_blocks(run_pipeline, tmp_path, band):
+    params = {"data": str(tmp_path), "fractional_167": {"cotraining": {"cached_blocks": band}}}
+    with pytest.raises(ValueError, match="cached_blocks .* inside blocks 1 to 10 of 12"):
+        run_pipeline("distill", params, node_names=["fractional_167.check_band"])
+
+
+def test_missing_captions(kedro_run, raw):
+    assert "shapes_captions.parquet does not exist" in kedro_run(f"raw={raw}", nodes="prepare_prompts")
+
+
+def test_missing_teacher_component(kedro_run, tmp_path):
+    shutil.copytree(PROJECT / "data/01_raw/teacher", tmp_path / "raw/teacher")
+    shutil.rmtree(tmp_path / "raw/teacher/vae")
+    assert "lacks the component 'vae'" in kedro_run(f"raw={tmp_path / 'raw'}", nodes="fractional_167.check_band")
+
+
+def test_teacher_components_that_disagree(kedro_run, tmp_path):
+    shutil.copytree(PROJECT / "data/01_raw/teacher", tmp_path / "raw/teacher")
+    encoder = tmp_path / "raw/teacher/text_encoder"
+    shutil.rmtree(encoder)
+    source = json.loads((PROJECT / "data/01_raw/teacher/text_encoder/config.json").read_text())
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(**{**source, "projection_dim": 16})
+    CLIPTextModelWithProjection(config).save_pretrained(encoder)
+    error = kedro_run(f"raw={tmp_path / 'raw'}", nodes="fractional_167.check_band")
+    assert "the pooled text width is 48 but transformer.pooled_projection_dim is 64" in error
+
+
+def test_unknown_pipeline_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    result = CliRunner().invoke(cli, ["run", "--pipeline=distil"], obj=bootstrap_project(PROJECT))
+    assert result.exit_code == 1
+    assert "Did you mean" in result.output
+    assert "distill" in result.output
