@@ -34,7 +34,7 @@ class FinishedRunsHook:
     """A training node keeps its run in a folder of its own name; a failed pipeline keeps them, to go on from there."""
 
     @hook_impl
-    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
         """Remove the run folders of a finished pipeline's nodes; its results are versioned artefacts by now."""
         if "runs" not in pipeline.inputs():
             return

@@ -54,7 +54,7 @@ def test_parameters(kedro_run, param, message):
 @pytest.mark.parametrize("band", [[0, 4], [8, 12], [5, 5], [3, 20]])
 def test_cached_blocks(run_pipeline, tmp_path, band):
     params = {"data": str(tmp_path), "fractional_167": {"cotraining": {"cached_blocks": band}}}
-    with pytest.raises(ValueError, match="cached_blocks .* inside blocks 1 to 10 of 12"):
+    with pytest.raises(ValueError, match=r"cached_blocks .* inside blocks 1 to 10 of 12"):
         run_pipeline("distill", params, node_names=["fractional_167.check_band"])
 
 

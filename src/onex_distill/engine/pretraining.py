@@ -6,6 +6,7 @@ Shapes: B batch, C latent channels, H W latent size; images are RGB in [0, 1], (
 """
 
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import torch
@@ -125,7 +126,7 @@ class CaptionReader(nn.Module):
         losses = [
             cross_entropy(head(embeds), attributes[name])
             for embeds, heads in zip(pooled, self.heads, strict=True)
-            for name, head in heads.items()
+            for name, head in cast(nn.ModuleDict, heads).items()
         ]
         return torch.stack(losses).mean()
 

@@ -3,7 +3,7 @@
 Shapes: B batch; images RGB in [0, 1], (B, 3, H, W); logits (B, M_i), one tensor a level.
 """
 
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,10 +42,11 @@ class Discriminator(nn.Module):
 
     def __init__(self, backbone: nn.Module, hidden: int) -> None:
         super().__init__()
-        self.backbone = [backbone.requires_grad_(False).eval()]  # in a list: not a part of this module's state
+        frozen = cast(FeatureNetwork, backbone.requires_grad_(False).eval())
+        self.backbone = [frozen]  # in a list, so that it is no part of this module's state
         with torch.no_grad():
             probe = torch.zeros(1, 3, 32, 32)
-            maps, pooled = backbone.levels(probe), backbone.features(probe)
+            maps, pooled = frozen.levels(probe), frozen.features(probe)
         self.heads = nn.ModuleList(_head(level.shape[1], hidden) for level in maps)
         self.pooled_head = nn.Sequential(
             spectral_norm(nn.Linear(pooled.shape[1], hidden)), nn.LeakyReLU(0.2), spectral_norm(nn.Linear(hidden, 1))

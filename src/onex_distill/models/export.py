@@ -45,7 +45,7 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
         tokenizer_3: T5Tokenizer,
         image_encoder: SiglipVisionModel = None,
         feature_extractor: SiglipImageProcessor = None,
-        compensation: Compensation = None,
+        compensation: Compensation | None = None,
         num_inference_steps: int = 2,
         max_sequence_length: int = 256,
     ) -> None:

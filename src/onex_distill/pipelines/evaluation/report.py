@@ -33,7 +33,7 @@ def plot_losses(**losses: pd.DataFrame) -> Figure:
     """Every loss of every training run over its steps, smoothed over a twentieth of the run."""
     parts = []
     for run, table in losses.items():
-        columns = [name for name in table if name.endswith("loss")]
+        columns = [str(name) for name in table.columns if str(name).endswith("loss")]
         window = max(1, len(table) // 20)
         smooth = table[columns].rolling(window, min_periods=1).mean()
         long = smooth.assign(step=table["step"]).melt("step", var_name="loss").dropna()
@@ -66,7 +66,7 @@ def write_report(
     plots = metrics_plot.to_html(full_html=False, include_plotlyjs=True)
     plots += loss_plot.to_html(full_html=False, include_plotlyjs=False)
     return PAGE.format(
-        table=metrics.to_html(index=False, float_format="%.4g", escape=True),
+        table=metrics.to_html(index=False, float_format="{:.4g}".format, escape=True),
         plots=plots,
         methods=escape(", ".join(str(table.index["method"].iloc[0]) for table in samples.values())),
         captions=escape("; ".join(captions)),

@@ -1,5 +1,6 @@
 """Nodes that turn a method into samples and their cost."""
 
+import time
 from typing import Any
 
 import pandas as pd
@@ -112,10 +113,12 @@ def _sample(
 def _decode(
     autoencoder: AutoencoderKL, latents: TensorTable, method: MethodParams, params: EvaluationParams
 ) -> TensorTable:
-    """Latents to uint8 images; the index names the method and keeps the seconds of the transformer."""
+    """Latents to uint8 images; the index names the method, and ``seconds`` an image now includes decoding."""
+    began = time.perf_counter()
     batches = [decode_latents(autoencoder, latents.read("latent", rows)) for rows in latents.batches(params.batch_size)]
+    seconds = latents.index["seconds"] + (time.perf_counter() - began) / len(latents)
     pixels = (torch.cat(batches) * 255).round().to(torch.uint8)
-    return TensorTable(latents.index.assign(method=method.name), {"image": pixels})
+    return TensorTable(latents.index.assign(method=method.name, seconds=seconds), {"image": pixels})
 
 
 def _cost(
@@ -129,7 +132,7 @@ def _cost(
     before_step: BeforeStep | None,
     band: tuple[int, int] | None,
 ) -> dict[str, Any]:
-    """Steps, evaluations by blocks and by FLOPs, and the median transformer seconds an image in its batch."""
+    """Steps, evaluations by blocks and by FLOPs, and the median seconds an image, without text encoding."""
     shift, guided = teacher.scheduler.config.shift, method.guidance_scale > 1
     noise = noise_from_seeds(plan["noise_seed"].iloc[:1], transformer)
     prompts = read_prompts(embeddings, plan["prompt_row"].iloc[:1].to_numpy())

@@ -1,0 +1,120 @@
+"""Fixtures that every test may use: a Stable Diffusion 3 teacher small enough for milliseconds, and its prompts."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+import torch
+from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+
+from onex_distill.models import tiny
+from onex_distill.models.prompts import PromptBatch, read_prompts
+from onex_distill.models.text import encode_prompts
+from onex_distill.shapes.captions import all_captions
+from onex_distill.storage.tensor_table import TensorTable
+
+CAPTIONS = ("the red solid circle", "a hollow blue square", "the green striped cross", "a filled pink triangle")
+
+
+class PromptTables(NamedTuple):
+    """Embeddings of ``CAPTIONS`` and of the empty prompt."""
+
+    prompts: TensorTable
+    empty: TensorTable
+
+
+@pytest.fixture(scope="session")
+def architecture() -> tiny.ArchitectureParams:
+    """Images of 32 x 32 pixels, latents of 4 x 8 x 8, four blocks of width 16."""
+    return tiny.ArchitectureParams(
+        latent_size=8,
+        latent_channels=4,
+        autoencoder_channels=(8, 8, 16),
+        num_layers=4,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        patch_size=2,
+        qk_norm="rms_norm",
+        dual_attention_layers=(),
+        clip_dim=8,
+        t5_dim=16,
+        text_layers=1,
+        max_tokens=6,
+        shift=3.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def words() -> list[str]:
+    """Every word of ShapesWorld's captions."""
+    return sorted({word for text in all_captions()["text"] for word in text.split()})
+
+
+@pytest.fixture
+def transformer(architecture: tiny.ArchitectureParams) -> SD3Transformer2DModel:
+    """A random velocity network."""
+    with tiny.seeded(1):
+        return tiny.build_transformer(architecture).eval()
+
+
+@pytest.fixture
+def tiny_teacher(architecture: tiny.ArchitectureParams, words: list[str]) -> StableDiffusion3Pipeline:
+    """A complete random teacher."""
+    tokenizers = tiny.build_tokenizers(words, architecture.max_tokens)
+    with tiny.seeded(0):
+        clip, clip_2, t5 = tiny.build_text_encoders(architecture, tokenizers[0], tokenizers[2])
+        autoencoder = tiny.build_autoencoder(architecture)
+    with tiny.seeded(1):
+        transformer = tiny.build_transformer(architecture)
+    autoencoder.register_to_config(shift_factor=0.1, scaling_factor=1.5)
+    pipeline = StableDiffusion3Pipeline(
+        transformer=transformer.eval(),
+        vae=autoencoder.eval(),
+        scheduler=tiny.build_scheduler(architecture),
+        text_encoder=clip.eval(),
+        text_encoder_2=clip_2.eval(),
+        text_encoder_3=t5.eval(),
+        tokenizer=tokenizers[0],
+        tokenizer_2=tokenizers[1],
+        tokenizer_3=tokenizers[2],
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def tiny_teacher_folder(tiny_teacher: StableDiffusion3Pipeline, tmp_path: Path) -> Path:
+    """The teacher on disk."""
+    folder = tmp_path / "teacher"
+    tiny_teacher.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def prompt_tables(tiny_teacher: StableDiffusion3Pipeline, architecture: tiny.ArchitectureParams) -> PromptTables:
+    """Embeddings of a few captions, and of the empty prompt."""
+    tables = []
+    for texts in (list(CAPTIONS), [""]):
+        embeds, pooled = encode_prompts(tiny_teacher, texts, architecture.max_tokens)
+        index = pd.DataFrame({"prompt_id": [f"caption-{i}" for i in range(len(texts))], "text": texts})
+        tables.append(TensorTable(index, {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}))
+    return PromptTables(*tables)
+
+
+@pytest.fixture
+def prompts(prompt_tables: PromptTables) -> PromptBatch:
+    """Three prompts as a batch."""
+    return read_prompts(prompt_tables.prompts, [0, 1, 2])
+
+
+@pytest.fixture
+def empty(prompt_tables: PromptTables) -> PromptBatch:
+    """The empty prompt as a batch of one."""
+    return read_prompts(prompt_tables.empty, [0])
+
+
+@pytest.fixture
+def noise() -> torch.Tensor:
+    """Three latents of noise."""
+    return torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(5))

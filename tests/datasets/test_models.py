@@ -1,0 +1,76 @@
+import pytest
+import torch
+from kedro.io.core import DatasetError, Version
+
+from onex_distill.datasets import ModelFolderDataset
+from onex_distill.shapes.networks import ShapesReader
+
+OLD, NEW = "2026-01-01T00.00.00.000Z", "2026-02-02T00.00.00.000Z"
+
+
+def model(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return ShapesReader(channels=(8, 8), feature_dim=4)
+
+
+def dataset(tmp_path, version=None, class_name="onex_distill.shapes.networks.ShapesReader", **load_args):
+    path = (tmp_path / "model").as_posix()
+    return ModelFolderDataset(filepath=path, class_name=class_name, load_args=load_args, version=version)
+
+
+def same_weights(first, second):
+    ours, theirs = first.state_dict(), second.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_model_comes_back_with_its_class_sizes_and_weights(tmp_path):
+    dataset(tmp_path).save(model())
+    loaded = dataset(tmp_path).load()
+    assert isinstance(loaded, ShapesReader)
+    assert loaded.config.feature_dim == 4
+    assert same_weights(loaded, model())
+
+
+def test_versions_keep_their_own_weights(tmp_path):
+    dataset(tmp_path, Version(None, OLD)).save(model(1))
+    dataset(tmp_path, Version(None, NEW)).save(model(2))
+    assert same_weights(dataset(tmp_path, Version(OLD, None)).load(), model(1))
+    assert same_weights(dataset(tmp_path, Version(None, None)).load(), model(2))
+
+
+def test_load_args_reach_from_pretrained(tmp_path):
+    dataset(tmp_path).save(model())
+    assert dataset(tmp_path, torch_dtype=torch.bfloat16).load().dtype == torch.bfloat16
+
+
+def test_a_loaded_model_shares_nothing_with_the_saved_one(tmp_path):
+    original = model()
+    dataset(tmp_path).save(original)
+    with torch.no_grad():
+        dataset(tmp_path).load().heads["colour"].weight.zero_()
+    assert same_weights(original, model())
+    assert same_weights(dataset(tmp_path).load(), model())
+
+
+def test_weights_are_safetensors_and_pickles_are_not_read(tmp_path):
+    dataset(tmp_path).save(model())
+    assert [path.name for path in (tmp_path / "model").glob("*.*") if path.suffix != ".json"] == [
+        "diffusion_pytorch_model.safetensors"
+    ]
+    (tmp_path / "model" / "diffusion_pytorch_model.safetensors").unlink()
+    torch.save(model().state_dict(), tmp_path / "model" / "diffusion_pytorch_model.bin")
+    with pytest.raises(DatasetError, match="safetensors"):
+        dataset(tmp_path).load()
+
+
+def test_something_that_cannot_be_saved_leaves_no_folder(tmp_path):
+    with pytest.raises(DatasetError, match="save_pretrained"):
+        dataset(tmp_path).save("no model")
+    assert not dataset(tmp_path).exists()
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_missing_folder_says_what_to_do(tmp_path):
+    with pytest.raises(DatasetError, match="model does not exist; run the pipeline that makes it"):
+        dataset(tmp_path).load()

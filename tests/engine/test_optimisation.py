@@ -1,0 +1,62 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from onex_distill.engine.optimisation import Stepper, moving_average
+
+
+@pytest.fixture
+def parameter() -> nn.Parameter:
+    return nn.Parameter(torch.tensor([1.0, 2.0]))
+
+
+def test_the_norm_before_clipping_is_returned(parameter, optimizer):
+    stepper = Stepper([parameter], optimizer, total_steps=4)
+    assert stepper.step((parameter * torch.tensor([30.0, 40.0])).sum()) == pytest.approx(50.0)
+    assert parameter.grad is None
+
+
+def test_the_gradient_is_clipped(parameter, optimizer):
+    stepper = Stepper([parameter], optimizer, total_steps=4)
+    stepper.step((parameter * torch.tensor([30.0, 40.0])).sum())
+    first_moment = stepper.optimizer.state[parameter]["exp_avg"]
+    expected = (1 - optimizer.betas[0]) * torch.tensor([0.6, 0.8])
+    torch.testing.assert_close(first_moment, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_parameters_are_left_out(parameter, optimizer):
+    frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+    stepper = Stepper([parameter, frozen], optimizer, total_steps=4)
+    stepper.step((parameter * frozen).sum())
+    assert frozen.tolist() == [1.0, 1.0]
+    assert len(stepper.parameters) == 1
+
+
+def test_discarding_changes_nothing(parameter, optimizer):
+    stepper = Stepper([parameter], optimizer, total_steps=4)
+    parameter.sum().backward()
+    stepper.discard()
+    assert parameter.grad is None
+    assert parameter.tolist() == [1.0, 2.0]
+
+
+def test_the_rate_warms_up_and_decays(parameter, optimizer):
+    stepper = Stepper([parameter], optimizer.model_copy(update={"warmup_steps": 2}), total_steps=6)
+    rates = []
+    for _ in range(6):
+        rates.append(stepper.scheduler.get_last_lr()[0] / optimizer.lr)
+        stepper.step(parameter.sum())
+    cosine = [0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
+    assert rates == pytest.approx([0.0, 0.5, *cosine])
+
+
+def test_the_average_follows_the_weights():
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 1.0)
+    average = moving_average(module, 0.75)
+    average.update_parameters(module)
+    nn.init.constant_(module.weight, 5.0)
+    average.update_parameters(module)
+    assert float(average.module.weight) == pytest.approx(0.75 * 1.0 + 0.25 * 5.0)

@@ -1,0 +1,106 @@
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from onex_distill.flow.sigmas import step_sigmas
+from onex_distill.models.noise import noise_from_seeds
+from onex_distill.models.prompts import read_prompts
+from onex_distill.models.sampling import decode_latents, sample_latents, sample_rows
+
+
+class LinearVelocity(nn.Module):
+    """velocity = rate * x_t + mean of the prompt's embeddings."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.timesteps: list[Tensor] = []
+
+    def forward(self, hidden_states, timestep, encoder_hidden_states, pooled_projections, return_dict):
+        self.timesteps.append(timestep)
+        return (self.rate * hidden_states + encoder_hidden_states.mean((1, 2))[:, None, None, None],)
+
+
+class LinearAutoencoder:
+    """Latents are half the pixel values in [-1, 1], plus two."""
+
+    config = SimpleNamespace(scaling_factor=4.0, shift_factor=2.0)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return (images * 2 - 1) / 2 + 2
+
+    def decode(self, latents: Tensor, return_dict: bool) -> tuple[Tensor]:
+        return ((latents - 2) * 2,)
+
+
+def test_one_step_subtracts_the_velocity(prompts, noise):
+    x0 = sample_latents(LinearVelocity(0.25), noise, step_sigmas(1, 3.0), prompts)
+    shift = prompts.embeds.mean((1, 2))[:, None, None, None]
+    torch.testing.assert_close(x0, 0.75 * noise - shift)
+
+
+def test_two_steps_follow_the_shifted_schedule(prompts, noise):
+    network = LinearVelocity(0.5)
+    x0 = sample_latents(network, noise, step_sigmas(2, 3.0), prompts)
+    shift = prompts.embeds.mean((1, 2))[:, None, None, None]
+    middle = noise - 0.25 * (0.5 * noise + shift)
+    torch.testing.assert_close(x0, middle - 0.75 * (0.5 * middle + shift))
+    assert [float(t[0]) for t in network.timesteps] == [1000.0, 750.0]
+
+
+def test_every_step_is_announced_before_it_runs(prompts, noise):
+    network, seen = LinearVelocity(0.5), []
+    sample_latents(
+        network,
+        noise,
+        step_sigmas(3, 3.0),
+        prompts,
+        before_step=lambda step: seen.append((step, len(network.timesteps))),
+    )
+    assert seen == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_guidance_extrapolates_from_the_empty_prompt(prompts, empty, noise):
+    x0 = sample_latents(LinearVelocity(0.0), noise, step_sigmas(1, 3.0), prompts, empty, guidance_scale=3.0)
+    conditional = prompts.embeds.mean((1, 2))[:, None, None, None]
+    unconditional = empty.embeds.mean()
+    torch.testing.assert_close(x0, noise - (unconditional + 3 * (conditional - unconditional)))
+
+
+def test_guidance_needs_the_empty_prompt(prompts, noise):
+    with pytest.raises(ValueError, match=r"guidance_scale 3\.0 needs the empty prompt"):
+        sample_latents(LinearVelocity(0.0), noise, step_sigmas(1, 3.0), prompts, guidance_scale=3.0)
+
+
+def test_sampling_leaves_its_noise_alone(prompts, noise):
+    before = noise.clone()
+    sample_latents(LinearVelocity(0.5), noise, step_sigmas(2, 3.0), prompts)
+    assert torch.equal(noise, before)
+
+
+def test_decoding_undoes_scale_and_shift():
+    autoencoder, images = LinearAutoencoder(), torch.rand(2, 3, 4, 4)
+    latents = (autoencoder.encode(images) - autoencoder.config.shift_factor) * autoencoder.config.scaling_factor
+    torch.testing.assert_close(decode_latents(autoencoder, latents), images)
+
+
+def test_decoded_images_are_clamped_and_differentiable():
+    latents = torch.tensor([[[[-100.0, 0.0, 100.0]]]], requires_grad=True)
+    images = decode_latents(LinearAutoencoder(), latents)
+    assert images.flatten().tolist() == [0.0, 0.5, 1.0]
+    images.sum().backward()
+    assert latents.grad.flatten()[1] > 0
+
+
+def test_rows_are_sampled_alike_in_any_batch(transformer, prompt_tables):
+    plan = pd.DataFrame({"prompt_row": [2, 0, 2], "noise_seed": [11, 12, 13]})
+    table = sample_rows(transformer, prompt_tables.prompts, plan, 3.0, 2, batch_size=2)
+    single = sample_rows(transformer, prompt_tables.prompts, plan, 3.0, 2, batch_size=1)
+    torch.testing.assert_close(table.column("latent"), single.column("latent"), rtol=1e-4, atol=1e-5)
+    assert table.index["noise_seed"].tolist() == [11, 12, 13]
+    noise = noise_from_seeds([13], transformer)
+    expected = sample_latents(transformer, noise, step_sigmas(2, 3.0), read_prompts(prompt_tables.prompts, [2]))
+    torch.testing.assert_close(table.column("latent")[2:], expected, rtol=1e-4, atol=1e-5)

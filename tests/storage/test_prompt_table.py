@@ -1,0 +1,131 @@
+import pandas as pd
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from onex_distill.storage.prompt_table import SPLITS, build_prompt_table, rows_of_split, split_of
+
+WORDS = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=20)
+
+
+def captions(*texts, **columns):
+    return pd.DataFrame({"text": list(texts), **columns})
+
+
+def test_captions_are_stripped_and_numbered():
+    table = build_prompt_table(captions("  a red circle\t", "a blue square"))
+    assert table["text"].tolist() == ["a red circle", "a blue square"]
+    assert table["id"].tolist() == ["caption-0000000", "caption-0000001"]
+    assert list(table.columns) == ["id", "text", "split", "source_hash"]
+
+
+def test_own_ids_and_splits_are_kept_and_other_columns_dropped():
+    given_table = captions("a", "b", "c", id=["x", "y", "z"], split=["heldout", "train", "reference"], author="me")
+    table = build_prompt_table(given_table)
+    assert table["id"].tolist() == ["x", "y", "z"]
+    assert table["split"].tolist() == ["heldout", "train", "reference"]
+    assert "author" not in table
+
+
+def test_the_callers_table_is_left_alone():
+    original = captions("  padded  ")
+    build_prompt_table(original)
+    assert original.equals(captions("  padded  "))
+
+
+@given(text=WORDS)
+def test_the_split_depends_on_the_text_alone(text):
+    assert split_of(text) in SPLITS
+    assert split_of(text) == split_of(str(text))
+
+
+def test_known_texts_keep_their_split():
+    # fixed by sha256: a change here moves captions between training and evaluation
+    table = build_prompt_table(captions(*[f"caption number {i}" for i in range(8)]))
+    alone = [build_prompt_table(captions(text))["split"][0] for text in table["text"]]
+    assert table["split"].tolist() == alone == [split_of(text) for text in table["text"]]
+
+
+def test_an_eighth_is_held_out_and_an_eighth_makes_references():
+    shares = pd.Series([split_of(f"caption {i}") for i in range(8000)]).value_counts(normalize=True)
+    assert shares["heldout"] == pytest.approx(1 / 8, abs=0.02)
+    assert shares["reference"] == pytest.approx(1 / 8, abs=0.02)
+    assert shares["train"] == pytest.approx(6 / 8, abs=0.02)
+
+
+def test_the_source_hash_follows_ids_and_texts():
+    def hash_of(*texts, **columns):
+        return build_prompt_table(captions(*texts, **columns))["source_hash"].unique().tolist()
+
+    assert len(hash_of("a b", "c d")) == 1
+    assert hash_of("a b", "c d") == hash_of(" a b", "c d ")
+    assert hash_of("a b", "c d") != hash_of("a b", "c e")
+    assert hash_of("a b", "c d") != hash_of("c d", "a b")
+    assert hash_of("a b", id=["1"]) != hash_of("a b", id=["2"])
+
+
+def test_a_finished_table_is_accepted_unchanged():
+    table = build_prompt_table(captions("a red circle", "a blue square"))
+    pd.testing.assert_frame_equal(build_prompt_table(table), table)
+
+
+def test_a_table_without_texts_says_what_it_found():
+    with pytest.raises(ValueError, match=r"need a column 'text'; found \['caption'\]"):
+        build_prompt_table(pd.DataFrame({"caption": ["a red circle"]}))
+
+
+def test_an_empty_table_is_refused():
+    with pytest.raises(ValueError, match="holds no caption; add at least one line"):
+        build_prompt_table(captions())
+
+
+@pytest.mark.parametrize("text", ["", "   ", "12 34", "...!?", "___", "🙂", None])
+def test_a_caption_without_letters_is_refused_with_its_place(text):
+    with pytest.raises(ValueError, match="caption 2 has no letters") as error:
+        build_prompt_table(captions("a red circle", text, "a blue square"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["红色的圆", "دائرة حمراء", "赤い丸", "é", "ñ", "7 ö"])
+def test_letters_of_any_script_are_letters(text):
+    assert build_prompt_table(captions(text))["text"].tolist() == [text]
+
+
+@settings(deadline=None, max_examples=100)
+@given(text=WORDS)
+def test_a_caption_passes_exactly_when_it_has_a_letter(text):
+    assume("\x00" not in text)
+    if any(letter.isalpha() for letter in text):
+        assert build_prompt_table(captions(text))["text"].tolist() == [text.strip()]
+    elif not any(sign.isnumeric() for sign in text):
+        with pytest.raises(ValueError, match="has no letters"):
+            build_prompt_table(captions(text))
+
+
+def test_ids_must_differ():
+    with pytest.raises(ValueError, match="caption id 'x' occurs more than once"):
+        build_prompt_table(captions("a", "b", "c", id=["x", "y", "x"]))
+
+
+def test_the_same_text_may_occur_twice_under_two_ids():
+    table = build_prompt_table(captions("a red circle", "a red circle"))
+    assert table["id"].is_unique
+    assert table["split"].nunique() == 1
+
+
+@pytest.mark.parametrize(("split", "shown"), [("test", "test"), ("Train", "Train"), (None, "None|nan")])
+def test_an_unknown_split_is_refused(split, shown):
+    with pytest.raises(ValueError, match=rf"unknown split '({shown})'; a split is one of train, reference, heldout"):
+        build_prompt_table(captions("a", "b", split=["train", split]))
+
+
+def test_rows_of_a_split_are_positions_in_the_table():
+    table = build_prompt_table(captions("a", "b", "c", "d", split=["train", "heldout", "train", "heldout"]))
+    assert rows_of_split(table, "train") == [0, 2]
+    assert rows_of_split(table.iloc[1:], "heldout") == [0, 2]
+
+
+def test_a_split_without_captions_is_refused():
+    table = build_prompt_table(captions("a", split=["train"]))
+    with pytest.raises(ValueError, match="no caption is in the split 'heldout'"):
+        rows_of_split(table, "heldout")
