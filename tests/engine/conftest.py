@@ -22,7 +22,7 @@ class Interruption(Exception):
 
 @pytest.fixture(scope="session")
 def optimizer() -> OptimizerParams:
-    """AdamW whose every step changes the weights, with a warm-up that a resumed run has to continue."""
+    """AdamW whose first step already moves the weights, with a schedule that a resumed run has to continue."""
     return OptimizerParams(
         lr=1e-2,
         betas=(0.5, 0.9),

@@ -25,7 +25,7 @@ class Regression:
         self.calls.append(step)
         batch = torch.randn(8, 4, generator=generator(0, step, "batch"))
         loss = self.network(batch).square().mean()
-        return {"loss": float(loss), "grad_norm": self.stepper.step(loss)}
+        return {"loss": float(loss.detach()), "grad_norm": self.stepper.step(loss)}
 
 
 def test_resuming_equals_running_through(tmp_path, optimizer, loop, interrupt, assert_same_run):

@@ -59,4 +59,4 @@ def test_the_average_follows_the_weights():
     average.update_parameters(module)
     nn.init.constant_(module.weight, 5.0)
     average.update_parameters(module)
-    assert float(average.module.weight) == pytest.approx(0.75 * 1.0 + 0.25 * 5.0)
+    assert average.module.weight.item() == pytest.approx(0.75 * 1.0 + 0.25 * 5.0)

@@ -234,9 +234,3 @@ def test_the_student_comes_back_as_a_plain_frozen_transformer(
     loaded = type(student).from_pretrained(tmp_path / "student")
     levels = step_sigmas(2, SHIFT)
     assert torch.equal(sample_latents(loaded, noise, levels, prompts), sample_latents(student, noise, levels, prompts))
-
-
-def test_more_steps_than_levels_are_refused(tmp_path, transformer, prompt_tables, params):
-    changed = params.model_copy(update={"num_inference_steps": 3000})
-    with pytest.raises(ValueError, match="use fewer steps"):
-        train_stage_one(transformer, prompt_tables.prompts, prompt_tables.empty, SHIFT, changed, tmp_path)

@@ -49,6 +49,7 @@ def teacher(captions):
     with tiny.seeded(0):
         text_encoder, text_encoder_2, text_encoder_3 = tiny.build_text_encoders(params, tokenizer, tokenizer_3)
         transformer, vae = tiny.build_transformer(params), tiny.build_autoencoder(params)
+    vae.register_to_config(scaling_factor=1.0, shift_factor=0.0)
     return StableDiffusion3Pipeline(
         transformer=transformer.eval(),
         vae=vae.eval(),
@@ -97,8 +98,8 @@ def test_the_grid_has_four_different_rows(teacher, reader, captions):
 
 
 def test_a_blind_reader_is_right_as_often_as_chance(teacher, captions):
-    report, _ = measure(teacher, Constant(), captions, images=500, num_inference_steps=1, batch_size=500)
-    assert report["evaluator_accuracy"]["colour"] == pytest.approx(1 / 8, abs=0.03)
-    assert report["evaluator_accuracy"]["shape"] == pytest.approx(1 / 4, abs=0.03)
-    assert report["evaluator_accuracy"]["all_named"] == pytest.approx(1 / 96, abs=0.01)
+    report, _ = measure(teacher, Constant(), captions, images=32, num_inference_steps=1, batch_size=32)
+    assert report["evaluator_accuracy"]["colour"] == pytest.approx(1 / 8, abs=0.1)
+    assert report["evaluator_accuracy"]["shape"] == pytest.approx(1 / 4, abs=0.13)
+    assert report["evaluator_accuracy"]["all_named"] == pytest.approx(1 / 96, abs=0.05)
     assert report["guided"]["entropy"]["size"] == pytest.approx(0, abs=1e-6)

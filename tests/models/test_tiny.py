@@ -74,6 +74,13 @@ def test_texts_are_padded_and_cut_to_the_limit(tokenizers, which):
     assert [len(row) for row in ids] == [6, 6]
 
 
+def test_the_same_words_always_get_the_same_ids(words):
+    """Encoders resumed or loaded in another process would otherwise read other words."""
+    builds = [build_tokenizers(words, max_tokens=6) for _ in range(8)]
+    ids = [[pieces(tokenizer, word) for tokenizer in build for word in [*words, "zebra"]] for build in builds]
+    assert all(build == ids[0] for build in ids)
+
+
 def test_seeded_fixes_weights_and_leaves_the_global_generator(architecture):
     torch.manual_seed(9)
     expected = torch.rand(2)

@@ -4,11 +4,14 @@ import json
 
 import pytest
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
-from support import newest
 
 from onex_distill.models import tiny
+from support import newest
 
-CAPTIONS = [f"a photo of number {word} on a table" for word in "one two three four five six seven eight".split() * 4]
+CAPTIONS = [
+    f"a photo of number {word} on a table"
+    for word in ["one", "two", "three", "four", "five", "six", "seven", "eight"] * 4
+]
 
 
 def random_checkpoint(folder, num_layers, qk_norm, dual_attention_layers):

@@ -50,9 +50,9 @@ class CaptionsDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
             lines = path.read_text(encoding="utf-8-sig").splitlines()
             return pd.DataFrame({"text": [line.strip() for line in lines if line.strip()]})
         if path.suffix == ".csv":
-            return pd.read_csv(path, encoding="utf-8-sig")
+            return pd.read_csv(path, encoding="utf-8-sig", dtype={"id": str, "text": str}, keep_default_na=False)
         if path.suffix == ".jsonl":
-            return pd.read_json(path, lines=True)
+            return pd.read_json(path, lines=True, encoding="utf-8-sig", dtype={"id": str, "text": str})
         return pd.read_parquet(path)
 
     def _exists(self) -> bool:

@@ -38,7 +38,11 @@ class FolderDataset(AbstractVersionedDataset[Any, Any]):
         partial = folder.with_name(f".partial-{folder.name}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        self.write(data, partial)
+        try:
+            self.write(data, partial)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         if folder.is_dir() and self._version is None:
             shutil.rmtree(folder)
         partial.rename(folder)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -121,6 +122,11 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def index_fingerprint(index: pd.DataFrame, columns: list[str]) -> str:
+    """SHA-256 over some columns of a table's index, to record which prompts and seeds a run reads."""
+    return hashlib.sha256(pd.util.hash_pandas_object(index[columns]).to_numpy().tobytes()).hexdigest()
 
 
 def module_fingerprint(module: torch.nn.Module) -> str:

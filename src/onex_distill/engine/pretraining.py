@@ -76,7 +76,7 @@ def train_reader(params: ReaderParams, run_dir: Path) -> tuple[ShapesReader, pd.
         logits = reader(images + params.pixel_noise * strength * noise)
         loss = sum((cross_entropy(logits[name], attributes[name]) for name in VALUES), torch.zeros(()))
         right = torch.stack([logits[name].argmax(1) == attributes[name] for name in VALUES]).all(0)
-        return {"loss": float(loss), "grad_norm": stepper.step(loss), "all_right": float(right.float().mean())}
+        return {"loss": float(loss.detach()), "grad_norm": stepper.step(loss), "all_right": float(right.float().mean())}
 
     history = train(update, {"reader": reader, "stepper": stepper}, params.loop, run_dir, fingerprint_of(params))
     return reader.eval(), history
@@ -99,11 +99,11 @@ def train_autoencoder(
         pixel, edge, kl = mse_loss(output, target), _edge_loss(output, target), posterior.kl().mean()
         loss = pixel + params.edge_weight * edge + params.kl_weight * kl
         return {
-            "loss": float(loss),
+            "loss": float(loss.detach()),
             "grad_norm": stepper.step(loss),
-            "pixel": float(pixel),
-            "edge": float(edge),
-            "kl": float(kl),
+            "pixel": float(pixel.detach()),
+            "edge": float(edge.detach()),
+            "kl": float(kl.detach()),
         }
 
     states = {"autoencoder": autoencoder, "stepper": stepper}
@@ -151,7 +151,7 @@ def train_text_encoders(
         pooled = [clip(ids[rows]).text_embeds for clip, ids in zip(clips, token_ids[:2], strict=True)]
         pooled.append(t5(token_ids[2][rows]).last_hidden_state.mean(1))
         loss = reader.loss(pooled, {name: attributes[name][rows] for name in NAMED})
-        return {"loss": float(loss), "grad_norm": stepper.step(loss)}
+        return {"loss": float(loss.detach()), "grad_norm": stepper.step(loss)}
 
     history = train(update, {"modules": modules, "stepper": stepper}, params.loop, run_dir, fingerprint_of(params))
     modules.eval()
@@ -196,7 +196,7 @@ def train_transformer(
         loss = mse_loss(velocity, velocity_of(x0, noise))
         norm = stepper.step(loss)
         average.update_parameters(transformer)
-        return {"loss": float(loss), "grad_norm": norm}
+        return {"loss": float(loss.detach()), "grad_norm": norm}
 
     states = {"transformer": transformer, "average": average, "stepper": stepper}
     history = train(update, states, params.loop, run_dir, fingerprint_of(params))

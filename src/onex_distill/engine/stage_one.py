@@ -18,7 +18,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from onex_distill.engine.checkpoint import fingerprint_of, module_fingerprint
+from onex_distill.engine.checkpoint import fingerprint_of, index_fingerprint, module_fingerprint
 from onex_distill.engine.loop import LoopParams, train
 from onex_distill.engine.optimisation import OptimizerParams, Stepper, moving_average
 from onex_distill.engine.randomness import generator
@@ -99,8 +99,9 @@ def train_stage_one(
     student_stepper = Stepper(student.parameters(), params.student, params.loop.steps)
     fake_stepper = Stepper(fake_score.parameters(), params.fake_score, params.loop.steps)
     average = moving_average(student, params.ema_decay)
-    draw_sigmas = _SigmaDraws(params, shift)
     levels = step_sigmas(params.num_inference_steps, shift)
+    draw_sigmas = _SigmaDraws(params, shift)
+    draw_sigmas.fake(Window(levels[:-1].float(), levels[1:].float()), generator(params.seed, 0, "every window"))
 
     def update(step: int) -> dict[str, float]:
         draws = generator(params.seed, step, "stage one")
@@ -134,7 +135,9 @@ def train_stage_one(
         "student_stepper": student_stepper,
         "fake_stepper": fake_stepper,
     }
-    fingerprint = fingerprint_of(params.model_dump(), module_fingerprint(teacher), len(prompts), shift)
+    fingerprint = fingerprint_of(
+        params.model_dump(), module_fingerprint(teacher), index_fingerprint(prompts.index, ["text"]), shift
+    )
     history = train(update, states, params.loop, run_dir, fingerprint)
     averaged: SD3Transformer2DModel = average.module
     return averaged.requires_grad_(False).eval(), history

@@ -18,7 +18,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from onex_distill.engine.checkpoint import Stateful, fingerprint_of, module_fingerprint
+from onex_distill.engine.checkpoint import Stateful, fingerprint_of, index_fingerprint, module_fingerprint
 from onex_distill.engine.loop import LoopParams, train
 from onex_distill.engine.optimisation import OptimizerParams, Stepper
 from onex_distill.engine.randomness import generator
@@ -90,11 +90,13 @@ class AdversarialTrainer:
         self.adapted: PeftModel = add_lora(student, params.lora)
         self.cache = cache
         self.levels = step_sigmas(params.num_inference_steps, shift)
-        self.student_stepper = Stepper(self.adapted.parameters(), params.student, params.loop.steps)
-        self.discriminator_stepper = Stepper(discriminator.parameters(), params.discriminator, params.loop.steps)
+        generator_updates = self.generator_updates_before(params.loop.steps)
+        discriminator_updates = params.loop.steps - generator_updates
+        self.student_stepper = Stepper(self.adapted.parameters(), params.student, generator_updates)
+        self.discriminator_stepper = Stepper(discriminator.parameters(), params.discriminator, discriminator_updates)
         self.compensation_stepper: Stepper | None = None
         if cache is not None and isinstance(params, CotrainingParams):
-            self.compensation_stepper = Stepper(cache.compensation.parameters(), params.compensation, params.loop.steps)
+            self.compensation_stepper = Stepper(cache.compensation.parameters(), params.compensation, generator_updates)
 
     def states(self) -> dict[str, Stateful]:
         """Everything that a checkpoint has to hold."""
@@ -139,12 +141,13 @@ class AdversarialTrainer:
 
     def update_generator(self, batch: Batch, step: int) -> dict[str, float]:
         """One step of the student and, with a cache, of the compensation (alone during its warm-up)."""
+        target = self._output_target(batch)
         x0 = self.sample_with_gradient(batch)
         adversarial = generator_loss(self.discriminator(decode_latents(self.autoencoder, x0)))
         loss = self.params.adversarial_weight * adversarial
         values = {"generator_loss": float(adversarial.detach())}
-        if isinstance(self.params, CotrainingParams) and self.params.output_weight > 0:
-            output = mse_loss(x0, self._uncached(batch))
+        if isinstance(self.params, CotrainingParams) and target is not None:
+            output = mse_loss(x0, target)
             loss = loss + self.params.output_weight * output
             values["output_loss"] = float(output.detach())
         loss.backward()
@@ -168,8 +171,10 @@ class AdversarialTrainer:
             self.cache.begin_step(step)
 
     @torch.no_grad()
-    def _uncached(self, batch: Batch) -> Tensor:
-        """What the starting weights, without adapters and cache, make of the same noise."""
+    def _output_target(self, batch: Batch) -> Tensor | None:
+        """What the starting weights, without adapters and cache, make of the same noise; None if it has no weight."""
+        if not isinstance(self.params, CotrainingParams) or self.params.output_weight == 0:
+            return None
         if self.cache is not None:
             self.cache.reset()
         with self.adapted.disable_adapter():
@@ -194,7 +199,8 @@ def train_adversarially(
             return trainer.update_generator(batch, step)
         return trainer.update_discriminator(batch)
 
-    fingerprint = fingerprint_of(params.model_dump(), start, len(references))
+    rows = index_fingerprint(references.index, ["prompt_row", "noise_seed"])
+    fingerprint = fingerprint_of(params.model_dump(), start, rows)
     history = train(update, trainer.states(), params.loop, run_dir, fingerprint)
     return trainer.finish(), history
 

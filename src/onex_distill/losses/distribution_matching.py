@@ -27,7 +27,7 @@ def distribution_matching_loss(x: Tensor, x_real: Tensor, x_fake: Tensor) -> Ten
     Each sample is divided by its mean |x - x_real| over channels, height and width, floored against division by
     zero. Only ``x`` receives a gradient. Returns a scalar.
     """
-    target = (x + x_real - x_fake).detach()
+    target = (x - (x_fake - x_real)).detach()  # in this order, equal scores give exactly zero
     dims = tuple(range(1, x.ndim))
     weight = 1 / (x - x_real).detach().abs().mean(dims, keepdim=True).clamp_min(WEIGHT_FLOOR)
     return (weight * pseudo_huber(x - target, pseudo_huber_constant(x[0].numel()))).mean()

@@ -1,5 +1,6 @@
 """The fractional student as a diffusers pipeline."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -68,26 +69,35 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
     @torch.no_grad()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Sample images; arguments and result are those of ``StableDiffusion3Pipeline.__call__``."""
-        kwargs.setdefault("num_inference_steps", self.config.num_inference_steps)
-        kwargs.setdefault("guidance_scale", 1.0)
-        kwargs.setdefault("max_sequence_length", self.config.max_sequence_length)
-        steps = kwargs["num_inference_steps"]
+        call = inspect.signature(StableDiffusion3Pipeline.__call__).bind(self, *args, **kwargs).arguments
+        call.pop("self")
+        for name, value in self._student_defaults().items():
+            call.setdefault(name, value)
+        steps = call["num_inference_steps"]
         if steps < 1:
             raise ValueError(f"num_inference_steps must be at least 1, got {steps}")
-        if kwargs.get("sigmas") is None:
+        if call.get("skip_guidance_layers"):
+            raise ValueError("skip_guidance_layers runs the network twice a step, which the block cache cannot follow")
+        if call.get("sigmas") is None:
             # u before the shift: the scheduler applies its shift itself
-            kwargs["sigmas"] = [1 - step / steps for step in range(steps)]
+            call["sigmas"] = [1 - step / steps for step in range(steps)]
         if self.compensation is None:
-            return super().__call__(*args, **kwargs)
-        band = tuple(self.compensation.config.cached_blocks)
-        cache = BlockCache(self.transformer, (band[0], band[1]), self.compensation).attach()
-        calls = _StepCounter(cache)
-        handle = self.transformer.register_forward_pre_hook(calls)
+            return super().__call__(**call)
+        start, stop = self.compensation.config.cached_blocks
+        cache = BlockCache(self.transformer, (start, stop), self.compensation).attach()
+        handle = self.transformer.register_forward_pre_hook(_StepCounter(cache))
         try:
-            return super().__call__(*args, **kwargs)
+            return super().__call__(**call)
         finally:
             handle.remove()
             cache.detach()
+
+    def _student_defaults(self) -> dict[str, Any]:
+        return {
+            "num_inference_steps": self.config.num_inference_steps,
+            "guidance_scale": 1.0,
+            "max_sequence_length": self.config.max_sequence_length,
+        }
 
 
 class _StepCounter:

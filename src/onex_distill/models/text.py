@@ -42,7 +42,11 @@ def count_truncated(pipeline: StableDiffusion3Pipeline, prompts: Sequence[str], 
     )
     truncated = 0
     for prompt in prompts:
-        lengths = [(len(tokenizer(prompt).input_ids), limit) for tokenizer, limit in limits if tokenizer is not None]
+        lengths = [
+            (len(tokenizer(prompt, verbose=False).input_ids), limit)
+            for tokenizer, limit in limits
+            if tokenizer is not None
+        ]
         truncated += any(length > limit for length, limit in lengths)
     if truncated:
         logger.warning(

@@ -98,11 +98,15 @@ def build_tokenizers(words: list[str], max_tokens: int) -> tuple[CLIPTokenizer, 
 def _byte_pair_vocabulary(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """CLIP's vocabulary and merges: all bytes, alone and at the end of a word, and the merges that build the words."""
     alphabet = sorted(ByteLevel.alphabet())
-    trainer = BpeTrainer(end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False)
+    endings = [f"{byte}</w>" for byte in alphabet]
+    # given as special tokens, because the trainer numbers endings that it finds itself in the order of a hash map
+    trainer = BpeTrainer(
+        end_of_word_suffix="</w>", initial_alphabet=alphabet, special_tokens=endings, show_progress=False
+    )
     tokenizer = Tokenizer(BPE())
     tokenizer.train_from_iterator(words, trainer)
     model = json.loads(tokenizer.to_str())["model"]
-    pieces = [*alphabet, *[f"{byte}</w>" for byte in alphabet], *sorted(model["vocab"], key=model["vocab"].get)]
+    pieces = [*alphabet, *endings, *sorted(model["vocab"], key=model["vocab"].get)]
     unique = list(dict.fromkeys(["<|startoftext|>", *pieces, "<|endoftext|>"]))
     return {piece: i for i, piece in enumerate(unique)}, [tuple(merge) for merge in model["merges"]]
 
@@ -131,6 +135,7 @@ def build_text_encoders(
         num_layers=params.text_layers,
         num_heads=2,
         feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,  # dropout would draw from the global generator, and a resumed run would differ
     )
     return CLIPTextModelWithProjection(clip_config), CLIPTextModelWithProjection(clip_config), T5EncoderModel(t5_config)
 

@@ -26,7 +26,7 @@ def build_prompt_table(captions: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"the captions need a column 'text'; found {list(captions.columns)}")
     if captions.empty:
         raise ValueError("the captions file holds no caption; add at least one line of text")
-    table = captions.copy()
+    table = captions.reset_index(drop=True)
     table["text"] = table["text"].fillna("").astype(str).str.strip()
     _require_letters(table["text"])
     if "id" not in table:

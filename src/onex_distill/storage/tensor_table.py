@@ -59,7 +59,10 @@ class TensorTable:
         """The given rows of a column, (len(rows), ...)."""
         if name not in self._columns:
             raise KeyError(f"no column {name!r}; the table has {sorted(self._columns)}")
-        return self._columns[name][torch.as_tensor(rows)]
+        positions = torch.tensor(np.asarray(rows), dtype=torch.int64)
+        if len(positions) and not (int(positions.min()) >= 0 and int(positions.max()) < len(self)):
+            raise IndexError(f"rows {positions.min()} to {positions.max()} asked of a table of {len(self)} rows")
+        return self._columns[name][positions]
 
     def column(self, name: str) -> Tensor:
         """A whole column, (N, ...)."""
@@ -86,6 +89,8 @@ class _ShardedColumn:
         self.rows_per_shard = rows_per_shard
 
     def __getitem__(self, rows: Tensor) -> Tensor:
+        if not len(rows):
+            return self._read_shard(0)[rows]
         numbers = rows // self.rows_per_shard
         parts: list[Tensor] = []
         order: list[Tensor] = []
@@ -101,5 +106,5 @@ class _ShardedColumn:
             with safe_open(self.shards[number], framework="pt") as file:
                 tensor: Tensor = file.get_tensor(self.name)
                 return tensor
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise ValueError(f"shard {self.shards[number]} is damaged ({error}); make the table again") from error
