@@ -216,9 +216,9 @@ def test_the_output_loss_compares_with_the_uncached_start(build, cached, batch):
 
 def test_the_output_losss_target_ignores_what_the_adapters_learned(build, cached, batch):
     trainer = build(cached, with_cache=False)
-    start = trainer._uncached(batch)
+    start = trainer.output_target(batch)
     trainer.update_generator(batch, step=4)
-    assert torch.equal(trainer._uncached(batch), start)
+    assert torch.equal(trainer.output_target(batch), start)
     assert not torch.allclose(trainer.sample_with_gradient(batch), start, atol=1e-4)
 
 

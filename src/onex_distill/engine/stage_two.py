@@ -141,7 +141,7 @@ class AdversarialTrainer:
 
     def update_generator(self, batch: Batch, step: int) -> dict[str, float]:
         """One step of the student and, with a cache, of the compensation (alone during its warm-up)."""
-        target = self._output_target(batch)
+        target = self.output_target(batch)
         x0 = self.sample_with_gradient(batch)
         adversarial = generator_loss(self.discriminator(decode_latents(self.autoencoder, x0)))
         loss = self.params.adversarial_weight * adversarial
@@ -160,6 +160,16 @@ class AdversarialTrainer:
             self.student_stepper.discard()
         return values
 
+    @torch.no_grad()
+    def output_target(self, batch: Batch) -> Tensor | None:
+        """What the starting weights, without adapters and cache, make of the same noise; None if it has no weight."""
+        if not isinstance(self.params, CotrainingParams) or self.params.output_weight == 0:
+            return None
+        if self.cache is not None:
+            self.cache.reset()
+        with self.adapted.disable_adapter():
+            return sample_latents(self.transformer, batch.noise, self.levels, batch.prompts)
+
     def finish(self) -> SD3Transformer2DModel:
         """Detach the cache and merge the adapters."""
         if self.cache is not None:
@@ -169,16 +179,6 @@ class AdversarialTrainer:
     def _begin_step(self, step: int) -> None:
         if self.cache is not None:
             self.cache.begin_step(step)
-
-    @torch.no_grad()
-    def _output_target(self, batch: Batch) -> Tensor | None:
-        """What the starting weights, without adapters and cache, make of the same noise; None if it has no weight."""
-        if not isinstance(self.params, CotrainingParams) or self.params.output_weight == 0:
-            return None
-        if self.cache is not None:
-            self.cache.reset()
-        with self.adapted.disable_adapter():
-            return sample_latents(self.transformer, batch.noise, self.levels, batch.prompts)
 
     def _student_trains(self, step: int) -> bool:
         if not isinstance(self.params, CotrainingParams):

@@ -87,7 +87,7 @@ def _name(table: TensorTable) -> str:
 
 
 def _captions(table: TensorTable) -> Tensor:
-    return torch.from_numpy(table.index["prompt_row"].to_numpy())
+    return torch.tensor(table.index["prompt_row"].to_list())
 
 
 def _named(table: TensorTable) -> Attributes:
