@@ -74,3 +74,9 @@ def test_something_that_cannot_be_saved_leaves_no_folder(tmp_path):
 def test_a_missing_folder_says_what_to_do(tmp_path):
     with pytest.raises(DatasetError, match="model does not exist; run the pipeline that makes it"):
         dataset(tmp_path).load()
+
+
+def test_what_is_saved_again_does_not_name_the_folder_it_came_from(tmp_path):
+    dataset(tmp_path).save(model())
+    dataset(tmp_path / "second").save(dataset(tmp_path).load())
+    assert str(tmp_path) not in (tmp_path / "second/model/config.json").read_text()

@@ -89,3 +89,10 @@ def test_generate_writes_images_and_a_contact_sheet(distilled, run_pipeline):
     assert (distilled / "08_reporting/contact_sheet.png").is_file()
     with pytest.raises(StopIteration):
         next((distilled / "08_reporting").glob("contact_sheet.png/*"))
+
+
+def test_the_exported_student_names_no_path_of_this_machine(distilled):
+    folder = newest(distilled, "06_models/student_pipeline")
+    texts = [path.read_text() for path in folder.rglob("*.json")]
+    assert texts
+    assert not any(str(distilled) in text for text in texts)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from diffusers import ConfigMixin
 from kedro.io.core import DatasetError, Version
 from kedro.utils import load_obj
 
@@ -33,7 +34,9 @@ class ModelFolderDataset(FolderDataset):
     def read(self, folder: Path) -> Any:
         """Load with ``from_pretrained`` from this folder alone."""
         model_class = load_obj(self.class_name)
-        return model_class.from_pretrained(folder, local_files_only=True, use_safetensors=True, **self.load_args)
+        model = model_class.from_pretrained(folder, local_files_only=True, use_safetensors=True, **self.load_args)
+        _forget_path(model)
+        return model
 
     def write(self, data: Any, folder: Path) -> None:
         """Save with ``save_pretrained`` as safetensors."""
@@ -41,6 +44,13 @@ class ModelFolderDataset(FolderDataset):
 
     def _describe(self) -> dict[str, Any]:
         return {**super()._describe(), "class_name": self.class_name}
+
+
+def _forget_path(model: Any) -> None:
+    """diffusers notes the folder that a model came from; what is saved later should not name paths of this machine."""
+    for part in (model, *getattr(model, "components", {}).values()):
+        if isinstance(part, ConfigMixin):
+            part.register_to_config(_name_or_path="")
 
 
 class TeacherDataset(ModelFolderDataset):
