@@ -17,8 +17,9 @@ from onex_distill.storage.tensor_table import TensorTable
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>onex-distill</title>
 <style>body {{ font-family: sans-serif; margin: 2rem auto; max-width: 75rem }} table {{ border-collapse: collapse }}
-td, th {{ padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd }} img {{ max-width: 100% }}</style>
-</head><body><h1>onex-distill</h1><h2>Metrics</h2>{table}{plots}
+td, th {{ padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd }} img {{ max-width: 100% }}
+.wide {{ overflow-x: auto }}</style>
+</head><body><h1>onex-distill</h1><h2>Metrics</h2><div class="wide">{table}</div>{plots}
 <h2>Samples</h2><p>One row a method ({methods}), one column a caption ({captions}); same captions, same noise.</p>
 <img alt="samples by method" src="data:image/png;base64,{grid}"></body></html>
 """
@@ -39,6 +40,7 @@ def plot_losses(**losses: pd.DataFrame) -> Figure:
         long = smooth.assign(step=table["step"]).melt("step", var_name="loss").dropna()
         parts.append(long.assign(run=run))
     figure = px.line(pd.concat(parts), x="step", y="value", color="loss", facet_col="run", facet_col_wrap=2)
+    figure.update_layout(height=260 * (len(losses) + 1) // 2)
     figure.update_yaxes(matches=None, showticklabels=True)
     figure.update_xaxes(matches=None, showticklabels=True)
     return figure
@@ -46,8 +48,7 @@ def plot_losses(**losses: pd.DataFrame) -> Figure:
 
 def plot_metrics(metrics: pd.DataFrame) -> Figure:
     """Alignment against diversity, one point a method, its area proportional to the network evaluations."""
-    figure = px.scatter(metrics, x="diversity", y="alignment", text="method", size="nfe", color="method", size_max=40)
-    return figure.update_traces(textposition="top center")
+    return px.scatter(metrics, x="diversity", y="alignment", size="nfe", color="method", size_max=40, height=500)
 
 
 def write_report(
