@@ -90,7 +90,7 @@ def test_the_rollout_follows_the_samplers_path(transformer, prompts, noise):
 
 
 def test_drawn_sigmas_lie_in_their_windows(params):
-    sampler = stage_one._SigmaDraws(params, SHIFT)
+    sampler = stage_one._SigmaDraws(params, SHIFT, step_sigmas(params.num_inference_steps, SHIFT))
     levels = step_sigmas(2, SHIFT).float()
     steps = torch.arange(2).repeat_interleave(500)
     window = Window(levels[steps], levels[steps + 1])

@@ -27,6 +27,7 @@ from onex_distill.flow.guidance import Axis, is_guided
 from onex_distill.flow.sigma_sampling import PRESETS, importance_weights, sample_window_sigmas
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.losses.distribution_matching import distribution_matching_loss
+from onex_distill.models.noise import latent_shape
 from onex_distill.models.prompts import PromptBatch, read_prompts
 from onex_distill.models.velocity import predict_guided_velocity, predict_velocity
 from onex_distill.parameters import Params
@@ -100,13 +101,12 @@ def train_stage_one(
     fake_stepper = Stepper(fake_score.parameters(), params.fake_score, params.loop.steps)
     average = moving_average(student, params.ema_decay)
     levels = step_sigmas(params.num_inference_steps, shift)
-    draw_sigmas = _SigmaDraws(params, shift)
-    draw_sigmas.fake(Window(levels[:-1].float(), levels[1:].float()), generator(params.seed, 0, "every window"))
+    draw_sigmas = _SigmaDraws(params, shift, levels)
 
     def update(step: int) -> dict[str, float]:
         draws = generator(params.seed, step, "stage one")
         batch = _draw_batch(prompts, params, draws)
-        noise = torch.randn(_latent_shape(teacher, params.batch_size), generator=draws)
+        noise = torch.randn((params.batch_size, *latent_shape(teacher)), generator=draws)
         x_start, window = roll_out(student, noise, batch.steps, levels, batch.prompts)
         velocity = predict_velocity(student, x_start, window.upper, batch.prompts)
         x_end = euler_step(x_start, velocity, window.upper, window.lower)
@@ -196,18 +196,15 @@ def _draw_batch(prompts: TensorTable, params: StageOneParams, draws: torch.Gener
     return _Batch(read_prompts(prompts, rows), steps)
 
 
-def _latent_shape(transformer: SD3Transformer2DModel, count: int) -> tuple[int, int, int, int]:
-    config = transformer.config
-    return (count, config.in_channels, config.sample_size, config.sample_size)
-
-
 class _SigmaDraws:
     """Draws inside a window: by the importance curve for the student, uniformly over the grid for the fake score."""
 
-    def __init__(self, params: StageOneParams, shift: float) -> None:
+    def __init__(self, params: StageOneParams, shift: float, levels: Tensor) -> None:
         importance = params.importance
         self.shift = shift
         self.weights = importance_weights(PRESETS[importance.preset], importance.axis, shift, importance.smoothing)
+        # one draw from every window now, so that a window too narrow to draw from stops the run before it starts
+        self.fake(Window(levels[:-1].float(), levels[1:].float()), torch.Generator().manual_seed(0))
 
     def student(self, window: Window, draws: torch.Generator) -> Tensor:
         return self._draw(self.weights, window, draws)

@@ -11,6 +11,7 @@ from torch import Tensor
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.metrics.attributes import alignment, dominant_share, entropies, total_variation
 from onex_distill.metrics.grids import image_grid
+from onex_distill.models.noise import latent_shape
 from onex_distill.models.prompts import PromptBatch
 from onex_distill.models.sampling import decode_latents, sample_latents
 from onex_distill.models.text import encode_prompts
@@ -42,8 +43,7 @@ def measure_teacher(
     heldout = captions.loc[captions["split"] == "heldout", "text"].tolist()
     texts = [heldout[i % len(heldout)] for i in range(images)]
     named = named_attributes(texts)
-    shape = (images, teacher.transformer.config.in_channels, *[teacher.transformer.config.sample_size] * 2)
-    noise = torch.randn(shape, generator=draws)
+    noise = torch.randn((images, *latent_shape(teacher.transformer)), generator=draws)
     samples = {
         name: _sample(teacher, texts, noise, num_inference_steps, scale, batch_size)
         for name, scale in (("unguided", 1.0), ("guided", guidance_scale))

@@ -124,7 +124,6 @@ def assemble_teacher(
     """All components as one pipeline; the autoencoder learns the shift and scale of its latents."""
     values = latents.column("latent")
     autoencoder.register_to_config(shift_factor=float(values.mean()), scaling_factor=1 / float(values.std()))
-    text.register_modules(transformer=transformer, vae=autoencoder)
     return StableDiffusion3Pipeline(**{**text.components, "transformer": transformer, "vae": autoencoder})
 
 
