@@ -12,7 +12,7 @@ def create_pipeline() -> Pipeline:
             Node(nodes.prepare_prompts, "captions", "prompts", name="prepare_prompts"),
             Node(
                 nodes.embed_prompts,
-                ["prompts", "teacher", "params:text"],
+                ["prompts", "teacher", "params:text", "params:compute", "runs"],
                 ["prompt_embeddings", "empty_prompt_embeddings"],
                 name="embed_prompts",
             ),
@@ -30,6 +30,8 @@ def create_pipeline() -> Pipeline:
                     "empty_prompt_embeddings",
                     "evaluation_plan",
                     "params:teacher_sampling",
+                    "params:compute",
+                    "runs",
                 ],
                 "teacher_latents",
                 name="sample_teacher",

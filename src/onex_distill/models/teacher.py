@@ -1,0 +1,70 @@
+"""The teacher as a folder: each component is loaded where it is needed and nowhere else.
+
+Text encoders are the largest part of Stable Diffusion 3; training and sampling never load them.
+"""
+
+import json
+from pathlib import Path
+
+from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
+
+from onex_distill.models.checks import check_teacher_folder
+from onex_distill.parameters import Params
+from onex_distill.storage.model_folder import ModelFolder
+
+
+class TeacherFolder(Params):
+    """A Stable Diffusion 3 folder whose components fit each other."""
+
+    path: Path
+
+    def check(self) -> "TeacherFolder":
+        """Raise ValueError with one line when a component is missing, of another kind, or does not fit the others."""
+        check_teacher_folder(self.path)
+        return self
+
+    @property
+    def transformer(self) -> ModelFolder:
+        """The velocity network."""
+        return self._component("transformer", SD3Transformer2DModel)
+
+    @property
+    def autoencoder(self) -> ModelFolder:
+        """Pixels to latents and back."""
+        return self._component("vae", AutoencoderKL)
+
+    @property
+    def shift(self) -> float:
+        """The schedule's shift s."""
+        return float(self._config("scheduler/scheduler_config.json")["shift"])
+
+    @property
+    def num_layers(self) -> int:
+        """Transformer blocks."""
+        return int(self._config("transformer/config.json")["num_layers"])
+
+    def load_text_pipeline(self) -> StableDiffusion3Pipeline:
+        """Tokenizers, text encoders and scheduler alone."""
+        return self._load(transformer=None, vae=None)
+
+    def load_tokenizers(self) -> StableDiffusion3Pipeline:
+        """A pipeline of tokenizers and scheduler alone."""
+        return self._load(transformer=None, vae=None, text_encoder=None, text_encoder_2=None, text_encoder_3=None)
+
+    def load(self) -> StableDiffusion3Pipeline:
+        """The whole pipeline."""
+        return self._load(transformer=self.transformer.load(), vae=self.autoencoder.load())
+
+    def _load(self, **components: object) -> StableDiffusion3Pipeline:
+        pipeline = self._folder().load(**components)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _folder(self) -> ModelFolder:
+        return ModelFolder(path=self.path, class_name="diffusers.StableDiffusion3Pipeline")
+
+    def _component(self, name: str, kind: type) -> ModelFolder:
+        return ModelFolder(path=self.path / name, class_name=f"diffusers.{kind.__name__}")
+
+    def _config(self, name: str) -> dict[str, object]:
+        return json.loads((self.path / name).read_text())
