@@ -24,7 +24,7 @@ class ComputeParams(Params):
     rendezvous: str
     restarts: NonNegativeInt
     device: Literal["auto", "cpu"]
-    mixed_precision: Literal["no", "bf16"]
+    mixed_precision: Literal["fp32", "bf16"]
     sharding: Sharding
     cpu_offload: bool
 

@@ -1,4 +1,4 @@
-"""Running a job from inside a node: here when it needs one process, in ranks of an elastic launch when it needs more."""
+"""Running a job from inside a node: here when one process will do, else in the ranks of an elastic launch."""
 
 import json
 import logging
@@ -86,7 +86,7 @@ def _raise_recorded(folder: Path) -> None:
 
 def _config(job: Job) -> LaunchConfig:
     compute: ComputeParams = job.compute
-    others = {local: Std.ALL for local in range(1, compute.processes)}
+    others = dict.fromkeys(range(1, compute.processes), Std.ALL)
     return LaunchConfig(
         min_nodes=compute.machines,
         max_nodes=compute.machines,

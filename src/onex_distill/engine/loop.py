@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping
+from typing import Never
 
 import pandas as pd
 import torch
@@ -56,7 +57,8 @@ def train(
             given_up, stopping = bad_steps == params.max_nonfinite_steps, run.stop_requested()
             last = step + 1 == params.steps
             if last or given_up or stopping or (step + 1) % params.checkpoint_every == 0:
-                save_checkpoint(run, step + 1 - bad_steps * given_up, states, history)
+                good = step + 1 - bad_steps * given_up
+                save_checkpoint(run, good, states, history[:good])
             if given_up:
                 raise FloatingPointError(_not_finite(values, step, bad_steps, run, describe))
             if stopping and not last:
@@ -64,7 +66,7 @@ def train(
     return pd.DataFrame(history)
 
 
-def _bar(steps: int, done: int, run: Run) -> "tqdm[None]":
+def _bar(steps: int, done: int, run: Run) -> "tqdm[Never]":
     name = run.folder.name
     return tqdm(total=steps, initial=done, desc=name, unit="step", mininterval=1.0, disable=not run.ranks.is_first)
 
@@ -89,6 +91,6 @@ def _finite(values: Mapping[str, float]) -> bool:
 def _not_finite(values: Mapping[str, float], step: int, count: int, run: Run, describe: Describe) -> str:
     bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
     return (
-        f"{run.folder.name}: {bad} not finite in {count} steps in a row, the last being step {step} ({describe(step)}); "
-        f"the weights of the last good step are kept in {run.folder}. Delete that folder and lower the learning rate"
+        f"{run.folder.name}: {bad} not finite in {count} steps in a row, the last being {step} ({describe(step)}); the "
+        f" weights of the last good step are kept in {run.folder}. Delete that folder and lower the learning rate"
     )

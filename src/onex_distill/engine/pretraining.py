@@ -246,7 +246,7 @@ class TransformerJob(Job):
             batch = PromptBatch(embeds[prompts], pooled[prompts]).to(ranks.device)
             with ranks.autocast():
                 velocity = predict_velocity(transformer, add_noise(x0, noise, sigma), sigma, batch)
-            loss = mse_loss(velocity.float(), velocity_of(x0, noise))
+            loss = mse_loss(velocity, velocity_of(x0, noise))
             norm = stepper.step(loss * ranks.weight(params.batch_size))
             average.update_parameters(transformer)
             return ranks.part(params.batch_size, {"loss": float(loss.detach())}, {"grad_norm": norm})

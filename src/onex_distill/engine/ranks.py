@@ -43,7 +43,7 @@ class Ranks:
         return init_device_mesh(self.device.type, (self.count,))
 
     def share(self, total: int) -> slice:
-        """This rank's rows of ``total``; shares differ by at most one. Raises ValueError when a rank would have none."""
+        """This rank's rows of ``total``; shares differ by at most one. Raises ValueError if one is empty."""
         if total < self.count:
             raise ValueError(f"a batch of {total} cannot be split over {self.count} ranks; raise batch_size")
         return slice(self.index * total // self.count, (self.index + 1) * total // self.count)

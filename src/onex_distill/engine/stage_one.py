@@ -187,18 +187,14 @@ class StageOneTrainer:
         levels = self.levels.to(self.ranks.device)
         with self.ranks.autocast():
             x_start, window = roll_out(roles.student, draws.noise, draws.steps, levels, prompts, depth)
-            velocity = predict_velocity(roles.student, x_start, window.upper, prompts).float()
+            velocity = predict_velocity(roles.student, x_start, window.upper, prompts)
             x_end = euler_step(x_start, velocity, window.upper, window.lower)
             x0 = velocity_to_x0(velocity, x_start, window.upper).detach()
-            fake_loss = fake_score_loss(
-                roles, x_end.detach(), x0, prompts, window, draws.fake_sigma, draws.fake_noise
-            )
+            fake_loss = fake_score_loss(roles, x_end.detach(), x0, prompts, window, draws.fake_sigma, draws.fake_noise)
         fake_norm = self.fake_stepper.step(fake_loss * weight)
         guided = is_guided(drawn.sigma[share], guidance.alpha, guidance.axis, self.shift)
         with self.ranks.autocast():
-            loss = student_loss(
-                roles, x_end, prompts, window, draws.sigma, guided, guidance.scale, draws.student_noise
-            )
+            loss = student_loss(roles, x_end, prompts, window, draws.sigma, guided, guidance.scale, draws.student_noise)
         norm = self.student_stepper.step(loss * weight)
         self.average.update_parameters(roles.student)
         means = {
@@ -224,7 +220,7 @@ def roll_out(
         joined = rows if len(rows) else torch.zeros(1, dtype=torch.int64, device=x.device)
         velocity = predict_velocity(student, x[joined], float(levels[k]), prompts[joined])
         if len(rows):
-            x[rows] = euler_step(x[rows], velocity.float(), float(levels[k]), float(levels[k + 1]))
+            x[rows] = euler_step(x[rows], velocity, float(levels[k]), float(levels[k + 1]))
     return x, Window(levels[steps].float(), levels[steps + 1].float())
 
 
@@ -234,7 +230,7 @@ def fake_score_loss(
     """Flow matching on the student's own distribution: re-noise the step's end, regress (x_sigma - x0) / sigma."""
     x_sigma = renoise(x_end, window.lower, sigma, noise)
     target = (x_sigma - x0) / sigma[:, None, None, None]
-    return mse_loss(predict_velocity(roles.fake_score, x_sigma, sigma, prompts).float(), target)
+    return mse_loss(predict_velocity(roles.fake_score, x_sigma, sigma, prompts), target)
 
 
 def student_loss(
@@ -252,8 +248,8 @@ def student_loss(
         x_sigma = renoise(x_end, window.lower, sigma, noise)
         real = predict_guided_velocity(roles.teacher, x_sigma, sigma, prompts, roles.empty, guidance_scale, guided)
         fake = predict_velocity(roles.fake_score, x_sigma, sigma, prompts)
-        x_real = euler_step(x_sigma, real.float(), sigma, window.lower)
-        x_fake = euler_step(x_sigma, fake.float(), sigma, window.lower)
+        x_real = euler_step(x_sigma, real, sigma, window.lower)
+        x_fake = euler_step(x_sigma, fake, sigma, window.lower)
     return distribution_matching_loss(x_end, x_real, x_fake)
 
 

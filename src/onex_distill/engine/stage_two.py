@@ -199,7 +199,7 @@ class AdversarialTrainer:
                 self.transformer, batch.noise, self.levels[:-1], batch.prompts, before_step=self._begin_step
             )
             self._begin_step(last)
-            velocity = predict_velocity(self.transformer, x_t, float(self.levels[last]), batch.prompts).float()
+            velocity = predict_velocity(self.transformer, x_t, float(self.levels[last]), batch.prompts)
         return euler_step(x_t, velocity, float(self.levels[last]), 0.0)
 
     def update_discriminator(self, batch: Batch, weight: float) -> tuple[dict[str, float], dict[str, float]]:
@@ -211,9 +211,7 @@ class AdversarialTrainer:
         norm = self.discriminator_stepper.step(loss * weight)
         return {"discriminator_loss": float(loss.detach())}, {"discriminator_grad_norm": norm}
 
-    def update_generator(
-        self, batch: Batch, step: int, weight: float
-    ) -> tuple[dict[str, float], dict[str, float]]:
+    def update_generator(self, batch: Batch, step: int, weight: float) -> tuple[dict[str, float], dict[str, float]]:
         """One step of the student and, with a cache, of the compensation (alone during its warm-up)."""
         target = self.output_target(batch)
         x0 = self.sample_with_gradient(batch)

@@ -41,7 +41,7 @@ def sample_latents(
             velocity = predict_guided_velocity(transformer, x_t, sigma, prompts, empty, guidance_scale, guided)
         else:
             velocity = predict_velocity(transformer, x_t, sigma, prompts)
-        x_t = euler_step(x_t, velocity.to(x_t.dtype), sigma, sigma_next)
+        x_t = euler_step(x_t, velocity, sigma, sigma_next)
     return x_t
 
 

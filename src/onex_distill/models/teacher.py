@@ -5,6 +5,7 @@ Text encoders are the largest part of Stable Diffusion 3; training and sampling 
 
 import json
 from pathlib import Path
+from typing import Any
 
 from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
 
@@ -36,12 +37,14 @@ class TeacherFolder(Params):
     @property
     def shift(self) -> float:
         """The schedule's shift s."""
-        return float(self._config("scheduler/scheduler_config.json")["shift"])
+        shift: float = self._config("scheduler/scheduler_config.json")["shift"]
+        return shift
 
     @property
     def num_layers(self) -> int:
         """Transformer blocks."""
-        return int(self._config("transformer/config.json")["num_layers"])
+        layers: int = self._config("transformer/config.json")["num_layers"]
+        return layers
 
     def load_text_pipeline(self) -> StableDiffusion3Pipeline:
         """Tokenizers, text encoders and scheduler alone."""
@@ -66,5 +69,5 @@ class TeacherFolder(Params):
     def _component(self, name: str, kind: type) -> ModelFolder:
         return ModelFolder(path=self.path / name, class_name=f"diffusers.{kind.__name__}")
 
-    def _config(self, name: str) -> dict[str, object]:
+    def _config(self, name: str) -> dict[str, Any]:
         return json.loads((self.path / name).read_text())

@@ -25,7 +25,7 @@ def predict_velocity(transformer: SD3Transformer2DModel, x_t: Tensor, sigma: Sig
         pooled_projections=prompts.pooled,
         return_dict=False,
     )[0]
-    return velocity
+    return velocity.to(x_t.dtype)  # autocast gives half precision
 
 
 def predict_guided_velocity(

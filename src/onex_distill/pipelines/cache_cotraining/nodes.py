@@ -61,9 +61,7 @@ def cotrain_cache(
     )
     result = launch(job)
     trained = ModelFolder(path=result / "student", class_name=student.class_name)
-    compensation = ModelFolder(
-        path=result / "compensation", class_name="onex_distill.models.compensation.Compensation"
-    )
+    compensation = ModelFolder(path=result / "compensation", class_name="onex_distill.models.compensation.Compensation")
     return trained, compensation, pd.read_parquet(result / "losses.parquet")
 
 

@@ -25,7 +25,7 @@ def embed_prompts(
     prompts: pd.DataFrame, teacher: TeacherFolder, params: TextParams, compute: ComputeParams, runs: Path
 ) -> tuple[TensorTable, TensorTable]:
     """Embeddings of every caption, and of the empty prompt that guidance needs."""
-    count_truncated(teacher.load_tokenizers(), prompts["text"], params.max_sequence_length)
+    count_truncated(teacher.load_tokenizers(), prompts["text"].tolist(), params.max_sequence_length)
     tables = []
     for name, frame in (("captions", prompts), ("empty", pd.DataFrame({"id": ["empty"], "text": ""}))):
         folder = runs / "embed_prompts" / name

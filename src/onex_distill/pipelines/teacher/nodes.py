@@ -123,9 +123,7 @@ def accept_teacher(
     params: AcceptanceParams,
 ) -> tuple[dict[str, Any], Image.Image]:
     """Measure the evaluator on rendered images, and the teacher with and without guidance."""
-    return measure_teacher(
-        teacher.load(), evaluator.load(), recogniser.load(), captions, **params.model_dump()
-    )
+    return measure_teacher(teacher.load(), evaluator.load(), recogniser.load(), captions, **params.model_dump())
 
 
 def _train_reader(params: pretraining.ReaderParams, compute: ComputeParams, folder: Path) -> Trained:
