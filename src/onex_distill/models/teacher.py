@@ -46,6 +46,18 @@ class TeacherFolder(Params):
         layers: int = self._config("transformer/config.json")["num_layers"]
         return layers
 
+    @property
+    def clip_tokens(self) -> int:
+        """Tokens of the CLIP part of an embedding."""
+        tokens: int = self._config("tokenizer/tokenizer_config.json")["model_max_length"]
+        return tokens
+
+    def embedding_bytes(self, max_sequence_length: int) -> int:
+        """Bytes of one prompt's embeddings in float32."""
+        config = self._config("transformer/config.json")
+        tokens = self.clip_tokens + max_sequence_length
+        return 4 * (tokens * int(config["joint_attention_dim"]) + int(config["pooled_projection_dim"]))
+
     def load_text_pipeline(self) -> StableDiffusion3Pipeline:
         """Tokenizers, text encoders and scheduler alone."""
         return self._load(transformer=None, vae=None)

@@ -1,5 +1,6 @@
 """Nodes of the precompute pipeline."""
 
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,8 @@ from onex_distill.storage.frame import store_frame
 from onex_distill.storage.prompt_table import build_prompt_table, rows_of_split
 from onex_distill.storage.tensor_table import TensorTable
 
+logger = logging.getLogger(__name__)
+
 
 def prepare_prompts(captions: pd.DataFrame) -> pd.DataFrame:
     """Check the captions before anything expensive and give each an id and a split."""
@@ -22,9 +25,18 @@ def prepare_prompts(captions: pd.DataFrame) -> pd.DataFrame:
 
 
 def embed_prompts(
-    prompts: pd.DataFrame, teacher: TeacherFolder, params: TextParams, compute: ComputeParams, runs: Path
+    prompts: pd.DataFrame,
+    teacher: TeacherFolder,
+    plan: pd.DataFrame,
+    params: TextParams,
+    compute: ComputeParams,
+    runs: Path,
 ) -> tuple[TensorTable, TensorTable]:
-    """Embeddings of every caption, and of the empty prompt that guidance needs."""
+    """Embeddings of every caption, and of the empty prompt that guidance needs.
+
+    ``plan`` is read so that nothing expensive starts before the resources are known to be there.
+    """
+    logger.info("The largest run needs %.1f GiB of memory a rank.", plan["memory_gib_per_rank"].max())
     count_truncated(teacher.load_tokenizers(), prompts["text"].tolist(), params.max_sequence_length)
     tables = []
     for name, frame in (("captions", prompts), ("empty", pd.DataFrame({"id": ["empty"], "text": ""}))):
