@@ -51,5 +51,5 @@ def newest_version(catalog: dict[str, dict[str, Any]]) -> str | None:
 
 def _after(version: str) -> str:
     """A millisecond later."""
-    later = datetime.strptime(version, FORMAT) + timedelta(milliseconds=1)  # noqa: DTZ007
+    later = datetime.strptime(version, FORMAT) + timedelta(milliseconds=1)
     return later.strftime(FORMAT)[:-4] + "Z"

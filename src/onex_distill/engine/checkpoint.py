@@ -9,7 +9,6 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from onex_distill.engine.ranks import Ranks, whole
 from onex_distill.engine.run import Identity, Run
+from onex_distill.storage.files import sync, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def save_checkpoint(run: Run, step: int, states: Mapping[str, Stateful], history
         _write_tensors(partial / f"rank-{run.ranks.index:05d}", tensors.mine)
         run.ranks.wait()
         if run.ranks.is_first:
-            _write(partial / "state.json", json.dumps(meta))
+            write_text(partial / "state.json", json.dumps(meta))
             _rename(partial, final)
             for old in sorted(run.folder.glob("step-*"))[:-KEPT]:
                 _remove(old)
@@ -173,21 +173,16 @@ def _damage(folder: Path) -> str | None:
 def _write_tensors(stem: Path, tensors: dict[str, Tensor]) -> None:
     path = stem.with_suffix(".safetensors")
     save_file(tensors, path)
-    _sync(path)
-    _write(stem.with_suffix(".sha256"), _sha256(path))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
-    _sync(path)
+    sync(path)
+    write_text(stem.with_suffix(".sha256"), _sha256(path))
 
 
 def _rename(partial: Path, final: Path) -> None:
-    _sync(partial)
+    sync(partial)
     if final.exists():
         _remove(final)
     partial.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
 
 
 def _remove(folder: Path) -> None:
@@ -201,11 +196,3 @@ def _remove(folder: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

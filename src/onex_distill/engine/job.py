@@ -22,6 +22,7 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import Identity, Run
 from onex_distill.parameters import Params
+from onex_distill.storage.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +91,7 @@ def execute(job: Job, identity: Identity, ranks: Ranks) -> None:
 def write_job(job: Job, identity: Identity, path: Path) -> None:
     """Write a job for ``read_job``; complete or not at all."""
     name = f"{type(job).__module__}:{type(job).__qualname__}"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"class": name, "job": job.model_dump(mode="json"), "identity": identity}))
-    partial.rename(path)
+    write_text(path, json.dumps({"class": name, "job": job.model_dump(mode="json"), "identity": identity}))
 
 
 def read_job(path: Path) -> tuple[Job, Identity]:
@@ -119,7 +118,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
             "with --params=data=FOLDER"
         ) from error
     with lock:
-        owner.write_text(str(os.getpid()))
+        write_text(owner, str(os.getpid()))
         yield
     lock.release()
 
@@ -133,7 +132,7 @@ def _prepare(run: Run) -> None:
         logger.warning("%s has other settings now; starting it afresh.", run.folder.name)
         shutil.rmtree(run.result)
     run.result.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(run.identity))
+    write_text(record, json.dumps(run.identity))
 
 
 def _leaves(value: Any, prefix: str) -> Identity:

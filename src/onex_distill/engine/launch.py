@@ -18,6 +18,7 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.job import Job, execute, is_finished, locked, read_job, result_of, write_job
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import STOP_FILE, Identity, Interrupted
+from onex_distill.storage.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def run_agent(path: Path) -> None:
 def record_error(folder: Path, rank: int, error: BaseException) -> None:
     """Leave an error that no restart would mend for the launcher to raise."""
     content = {"kind": type(error).__name__, "message": str(error), "rank": rank}
-    (folder / ERROR_FILE).write_text(json.dumps(content))
+    write_text(folder / ERROR_FILE, json.dumps(content))
 
 
 def _raise_recorded(folder: Path) -> None:

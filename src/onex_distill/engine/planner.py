@@ -61,9 +61,7 @@ def stage_two_need(teacher: TeacherFolder, tokens: int, params: AdversarialParam
     return Need(state + activations, (KEPT + 1) * trained * (FLOAT + MOMENTS) + 2 * count * FLOAT)
 
 
-def transformer_activations(
-    transformer: SD3Transformer2DModel, rows: int, tokens: int, compute: ComputeParams
-) -> int:
+def transformer_activations(transformer: SD3Transformer2DModel, rows: int, tokens: int, compute: ComputeParams) -> int:
     """Bytes that the backward of one forward of ``rows`` samples keeps."""
     config = transformer.config
     prompts = PromptBatch(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from onex_distill.parameters import Params
+from onex_distill.storage.files import complete
 
 
 class FrameFile(Params):
@@ -25,5 +26,6 @@ class FrameFile(Params):
 def store_frame(frame: pd.DataFrame, path: Path) -> FrameFile:
     """Write a table beside the job that reads it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(path)
+    with complete(path) as partial:
+        frame.to_parquet(partial)
     return FrameFile(path=path)

@@ -36,7 +36,7 @@ class ModelFolder(Params):
                 model, info = model_class.from_pretrained(self.path, output_loading_info=True, **arguments)
             else:
                 model = model_class.from_pretrained(self.path, **arguments)
-        except (OSError, SafetensorError, json.JSONDecodeError, RuntimeError) as error:
+        except (OSError, SafetensorError, ValueError, RuntimeError) as error:
             raise ValueError(f"{self.path} cannot be loaded as {self.class_name}: {_first_line(error)}") from error
         wrong = [*info.get("missing_keys", ()), *info.get("unexpected_keys", ()), *info.get("mismatched_keys", ())]
         if wrong:

@@ -2,19 +2,20 @@
 
 On disk it is a folder: ``index.parquet`` and shards ``part-00000.safetensors``, each holding ``rows_per_shard`` rows of
 every column and a checksum of every row. Shards are memory-mapped and only the rows that are asked for are read and
-verified, so that a table may be far larger than memory.
+verified, so that a table may be far larger than memory. ``table.json`` holds checksums of itself, of the index and of
+the shards' headers, so that no damage is taken for data.
 
 Shapes: N rows; a column is (N, ...).
 """
 
 import hashlib
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,27 +27,33 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from onex_distill.parameters import Params
+from onex_distill.storage.files import complete, write_text
 
 ROWS_PER_SHARD = 4096
 CHECKSUM = ".crc32"
+TABLE_FILE = "table.json"
+INDEX_FILE = "index.parquet"
+LONGEST_HEADER = 2**20  # bytes; what a damaged length may make us read
 
 
 class TensorTable:
     """A table on disk. ``TensorTable.write`` makes one from tensors in memory, ``TableWriter`` shard by shard."""
 
     def __init__(self, folder: Path) -> None:
-        """Open a finished table. Raises ValueError when a shard is missing."""
+        """Open a finished table. Raises ValueError when its description is damaged or a shard is missing."""
         self.folder = folder
         try:
-            meta = json.loads((folder / "table.json").read_text())
+            meta = _read_meta(folder / TABLE_FILE)
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder} is no finished table ({error}); make it again") from error
         self.names: list[str] = meta["columns"]
         self.rows_per_shard: int = meta["rows_per_shard"]
         self._length: int = meta["rows"]
-        missing = [name for name in meta["shards"] if not (folder / name).is_file()]
+        self._headers: dict[str, str] = meta["shards"]
+        self._index_checksum: str = meta["index"]
+        missing = [name for name in self._headers if not (folder / name).is_file()]
         if missing:
-            raise ValueError(f"{folder} should hold {len(meta['shards'])} shards but lacks {missing[0]}; make it again")
+            raise ValueError(f"{folder} should hold {len(self._headers)} shards but lacks {missing[0]}; make it again")
 
     @classmethod
     def write(
@@ -64,12 +71,12 @@ class TensorTable:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """What is known of every row."""
-        return pd.read_parquet(self.folder / "index.parquet")
+        """What is known of every row. Raises ValueError when it is damaged."""
+        return pd.read_parquet(self._verified_index())
 
     def rows_where(self, column: str, value: str) -> np.ndarray:
-        """Rows whose index holds ``value``, without reading its other columns."""
-        table = pq.read_table(self.folder / "index.parquet", columns=[column], memory_map=True)
+        """Rows whose index holds ``value``, without loading its other columns."""
+        table = pq.read_table(self._verified_index(), columns=[column], memory_map=True)
         return np.flatnonzero(pc.equal(table[column], value).to_numpy())
 
     def __len__(self) -> int:
@@ -107,6 +114,8 @@ class TensorTable:
     def _read_shard(self, name: str, number: int, rows: Tensor) -> Tensor:
         path = self.folder / _shard_name(number)
         try:
+            if _header_checksum(path) != self._headers[path.name]:
+                raise ValueError(f"shard {path} is damaged (its header differs); make the table again")
             with safe_open(path, framework="pt") as file:
                 values, checksums = file.get_tensor(name)[rows], file.get_tensor(name + CHECKSUM)[rows]
         except (SafetensorError, OSError) as error:
@@ -115,6 +124,12 @@ class TensorTable:
         if len(wrong):
             raise ValueError(f"shard {path} is damaged (row {int(rows[wrong[0]])} of {name!r}); make the table again")
         return values
+
+    def _verified_index(self) -> Path:
+        path = self.folder / INDEX_FILE
+        if not path.is_file() or _file_checksum(path) != self._index_checksum:
+            raise ValueError(f"{path} is missing or damaged; make the table again")
+        return path
 
 
 class TableFolder(Params):
@@ -128,7 +143,7 @@ class TableFolder(Params):
 
     def fingerprint(self) -> str:
         """SHA-256 over the checksums of all rows and of the index."""
-        return hashlib.sha256((self.path / "table.json").read_bytes()).hexdigest()
+        return _file_checksum(self.path / TABLE_FILE)
 
 
 class TableWriter:
@@ -156,31 +171,28 @@ class TableWriter:
         checksums = {name + CHECKSUM: _row_checksums(column) for name, column in values.items()}
         digest = hashlib.sha256(b"".join(checksums[key].numpy().tobytes() for key in sorted(checksums))).hexdigest()
         path = self.folder / _shard_name(number)
-        partial = path.with_suffix(".partial")
-        save_file(values | checksums, partial, metadata={"digest": digest})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.rename(path)
+        with complete(path) as partial:
+            save_file(values | checksums, partial, metadata={"digest": digest})
 
     def finish(self, index: pd.DataFrame) -> TensorTable:
         """Write the index of all rows and open the table."""
         if len(index) != self.rows:
             raise ValueError(f"the index has {len(index)} rows, the table {self.rows}")
         frame = index.reset_index(drop=True)
-        frame.to_parquet(self.folder / "index.parquet")
-        digests, names = {}, []
-        for number in range(self.shards):
-            with safe_open(self.folder / _shard_name(number), framework="pt") as file:
-                digests[_shard_name(number)] = file.metadata()["digest"]
+        frame.to_parquet(self.folder / INDEX_FILE)
+        names: list[str] = []
+        paths = [self.folder / _shard_name(number) for number in range(self.shards)]
+        for path in paths[:1]:
+            with safe_open(path, framework="pt") as file:
                 names = sorted(name for name in file.keys() if not name.endswith(CHECKSUM))  # noqa: SIM118
         meta = {
             "columns": names,
             "rows": self.rows,
             "rows_per_shard": self.rows_per_shard,
-            "shards": digests,
-            "index": hashlib.sha256((self.folder / "index.parquet").read_bytes()).hexdigest(),
+            "shards": {path.name: _header_checksum(path) for path in paths},
+            "index": _file_checksum(self.folder / INDEX_FILE),
         }
-        (self.folder / "table.json").write_text(json.dumps(meta))
+        write_text(self.folder / TABLE_FILE, json.dumps({"table": meta, "checksum": _meta_checksum(meta)}))
         return TensorTable(self.folder)
 
 
@@ -191,6 +203,30 @@ def copy_table(table: TensorTable, folder: Path) -> None:
 
 def _shard_name(number: int) -> str:
     return f"part-{number:05d}.safetensors"
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict) or content.get("checksum") != _meta_checksum(content.get("table")):
+        raise ValueError(f"{path.name} is damaged")
+    meta: dict[str, Any] = content["table"]
+    return meta
+
+
+def _meta_checksum(meta: object) -> str:
+    return hashlib.sha256(json.dumps(meta).encode()).hexdigest()
+
+
+def _file_checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _header_checksum(path: Path) -> str:
+    """SHA-256 of a shard's names, types, shapes and offsets, and of the digest of its rows' checksums."""
+    with path.open("rb") as file:
+        length = file.read(8)
+        return hashlib.sha256(length + file.read(min(int.from_bytes(length, "little"), LONGEST_HEADER))).hexdigest()
 
 
 def _row_checksums(column: Tensor) -> Tensor:
