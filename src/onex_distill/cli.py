@@ -9,7 +9,18 @@ from kedro.framework.cli.project import run as kedro_run
 from kedro.io.core import DatasetError
 from kedro.validation.exceptions import ParameterValidationError
 
-USER_ERRORS = (DatasetError, ParameterValidationError, ValueError, FloatingPointError, OSError)
+from onex_distill.errors import Interrupted, RankError
+
+USER_ERRORS = (
+    DatasetError,
+    ParameterValidationError,
+    ValueError,
+    FloatingPointError,
+    MemoryError,
+    OSError,
+    RankError,
+)
+INTERRUPTED = 130  # the exit status that shells know from Ctrl-C
 TRACEBACK_VARIABLE = "ONEX_TRACEBACK"
 
 
@@ -24,6 +35,10 @@ class OneLineErrors(click.Command):
             if os.environ.get(TRACEBACK_VARIABLE):
                 raise
             raise click.ClickException(f"{readable(error)} ({TRACEBACK_VARIABLE}=1 shows the traceback)") from error
+        except Interrupted as error:
+            stopped = click.ClickException(f"{error}; the same command goes on from there")
+            stopped.exit_code = INTERRUPTED
+            raise stopped from error
 
 
 def readable(error: BaseException) -> str:

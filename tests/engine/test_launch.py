@@ -63,6 +63,8 @@ def long(jobs):
     return make
 
 
+@pytest.mark.crash
+@pytest.mark.slow
 def test_a_killed_rank_is_restarted_from_the_last_checkpoint(long, tmp_path):
     compute = {"processes": 2, "sharding": "ddp", "restarts": 1}
     launch(long(tmp_path / "whole", **compute))
@@ -73,10 +75,14 @@ def test_a_killed_rank_is_restarted_from_the_last_checkpoint(long, tmp_path):
     victim.kill()
     assert process.wait(120) == 0, process.stderr.read()
     pd.testing.assert_frame_equal(losses(tmp_path / "run"), losses(tmp_path / "whole"), check_exact=True)
-    before, after = (ModelFolder(path=tmp_path / n / "result/student", class_name="x").fingerprint() for n in ("whole", "run"))
+    before, after = (
+        ModelFolder(path=tmp_path / n / "result/student", class_name="x").fingerprint() for n in ("whole", "run")
+    )
     assert before == after
 
 
+@pytest.mark.crash
+@pytest.mark.slow
 def test_a_rank_that_dies_too_often_ends_the_node_with_its_error(long, tmp_path):
     process = in_background(long(tmp_path, processes=2, sharding="ddp"), tmp_path)
     wait_for(lambda: any(tmp_path.glob("step-*")))
@@ -108,6 +114,8 @@ def test_a_signal_saves_and_a_second_run_goes_on(long, tmp_path, number, process
     pd.testing.assert_frame_equal(losses(tmp_path / "run"), losses(tmp_path / "whole"), check_exact=True)
 
 
+@pytest.mark.crash
+@pytest.mark.slow
 def test_ranks_save_and_leave_when_their_launcher_is_killed(long, tmp_path):
     process = in_background(long(tmp_path, steps=4000, processes=2, sharding="ddp"), tmp_path)
     wait_for(lambda: any(tmp_path.glob("step-*")))
@@ -129,6 +137,8 @@ def test_a_second_run_of_the_same_experiment_is_refused(long, tmp_path, monkeypa
         launch(long(tmp_path))
 
 
+@pytest.mark.crash
+@pytest.mark.slow
 def test_two_machines_meet_at_the_rendezvous(jobs, tmp_path):
     settings = {"machines": 2, "processes": 1, "sharding": "ddp", "rendezvous": f"localhost:{free_port()}"}
     jobs_of_both = [jobs(name, tmp_path / "runs" / name, **settings) for name in ("stage_one", "sampling")]
