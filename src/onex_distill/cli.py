@@ -20,8 +20,13 @@ USER_ERRORS = (
     OSError,
     RankError,
 )
-INTERRUPTED = 130  # the exit status that shells know from Ctrl-C
 TRACEBACK_VARIABLE = "ONEX_TRACEBACK"
+
+
+class Stopped(click.ClickException):
+    """A run that was asked to stop; the exit status is the one that shells know from Ctrl-C."""
+
+    exit_code = 130
 
 
 class OneLineErrors(click.Command):
@@ -36,9 +41,7 @@ class OneLineErrors(click.Command):
                 raise
             raise click.ClickException(f"{readable(error)} ({TRACEBACK_VARIABLE}=1 shows the traceback)") from error
         except Interrupted as error:
-            stopped = click.ClickException(f"{error}; the same command goes on from there")
-            stopped.exit_code = INTERRUPTED
-            raise stopped from error
+            raise Stopped(f"{error}; the same command goes on from there") from error
 
 
 def readable(error: BaseException) -> str:
