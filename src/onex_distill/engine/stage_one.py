@@ -35,6 +35,8 @@ from onex_distill.parameters import Params
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TableFolder
 
+Preset = Literal["uniform", "c"]
+
 
 class GuidanceParams(Params):
     """The real score's guidance: its scale, and the level above which it is switched off (paper, eq. 4)."""
@@ -47,7 +49,7 @@ class GuidanceParams(Params):
 class ImportanceParams(Params):
     """The density from which the student update draws sigma."""
 
-    preset: Literal["uniform", "c"]
+    preset: Preset
     axis: Axis
     smoothing: NonNegativeFloat
 
