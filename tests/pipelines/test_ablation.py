@@ -30,7 +30,7 @@ def test_a_setting_trains_what_its_columns_say(params):
     for setting in params.settings():
         training, columns = setting.training, setting.columns
         assert (training.guidance.alpha, training.guidance.axis) == (columns["alpha"], columns["axis"])
-        assert (training.importance.preset, training.importance.axis) == (columns["importance"], columns["axis"])
+        assert (training.importance.curve, training.importance.axis) == (columns["importance"], columns["axis"])
         assert (training.num_inference_steps, training.seed) == (columns["steps"], columns["seed"])
         same = {"seed": 0, "num_inference_steps": 2, "guidance": params.training.guidance}
         unvaried = {**same, "importance": params.training.importance}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from onex_distill.engine.checkpoint import KEPT
 from onex_distill.engine.compute import ComputeParams
-from onex_distill.engine.stage_one import StageOneParams
+from onex_distill.engine.stage_one_params import StageOneParams
 from onex_distill.engine.stage_two import AdversarialParams
 from onex_distill.models.lora import add_lora
 from onex_distill.models.noise import latent_shape

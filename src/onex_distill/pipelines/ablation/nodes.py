@@ -114,7 +114,7 @@ def _sample(
         empty=empty.handle,
         plan=plan,
         shift=teacher.shift,
-        num_inference_steps=setting.training.num_inference_steps,
+        num_inference_steps=setting.steps,
         guidance_scale=1.0,
         batch_size=params.batch_size,
     )

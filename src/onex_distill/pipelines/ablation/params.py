@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from pydantic import Field, PositiveInt
 
-from onex_distill.engine.stage_one import GuidanceParams, ImportanceParams, Preset, StageOneParams
+from onex_distill.engine.stage_one_params import GuidanceParams, ImportanceParams, Preset, StageOneParams
 from onex_distill.flow.guidance import Axis
 from onex_distill.parameters import Params
 
@@ -25,6 +25,7 @@ class Setting(NamedTuple):
     """A variation with its seed, and the training that it stands for."""
 
     name: str
+    steps: int
     columns: dict[str, float | int | str]
     training: StageOneParams
 
@@ -43,7 +44,7 @@ class AblationParams(Params):
             for variation in self.variations:
                 columns = {**variation.model_dump(), "seed": seed}
                 name = "-".join(f"{column}_{value}" for column, value in columns.items())
-                yield Setting(name, columns, _changed(self.training, variation, seed))
+                yield Setting(name, variation.steps, columns, _changed(self.training, variation, seed))
 
 
 def _changed(training: StageOneParams, variation: Variation, seed: int) -> StageOneParams:
@@ -54,7 +55,7 @@ def _changed(training: StageOneParams, variation: Variation, seed: int) -> Stage
             "num_inference_steps": variation.steps,
             "guidance": GuidanceParams(scale=guidance.scale, alpha=variation.alpha, axis=variation.axis),
             "importance": ImportanceParams(
-                preset=variation.importance, axis=variation.axis, smoothing=importance.smoothing
+                curve=variation.importance, axis=variation.axis, smoothing=importance.smoothing
             ),
         }
     )

@@ -6,7 +6,8 @@ import pandas as pd
 
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.engine.stage_one import StageOneJob, StageOneParams
+from onex_distill.engine.stage_one import StageOneJob
+from onex_distill.engine.stage_one_params import StageOneParams
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
