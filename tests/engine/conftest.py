@@ -60,6 +60,7 @@ class Inputs(NamedTuple):
 def optimizer() -> OptimizerParams:
     """AdamW whose first step already moves the weights, with a schedule that a resumed run has to continue."""
     return OptimizerParams(
+        kind="adamw",
         lr=1e-2,
         betas=(0.5, 0.9),
         weight_decay=1e-4,

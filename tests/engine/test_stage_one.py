@@ -15,6 +15,8 @@ from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.sampling import sample_latents
 from onex_distill.models.tiny import build_transformer, seeded
 from onex_distill.models.velocity import predict_velocity
+from onex_distill.storage.model_folder import ModelFolder, save_model
+from onex_distill.storage.tensor_table import TensorTable
 
 SHIFT = 3.0
 WEIGHTS = "result/student/diffusion_pytorch_model.safetensors"
@@ -282,3 +284,41 @@ def test_the_shared_backbone_trains_and_stores_adapters_alone(trainer):
     assert sum(t.numel() for t in states[STUDENT].state_dict().values()) == count[STUDENT]
     average = states["average"].state_dict()
     assert sum(t.numel() for t in average.values()) == count[STUDENT] + 1  # and how many were averaged
+
+
+def test_scores_carry_no_gradient_of_the_student_loss(roles, prompts, noise, window):
+    velocity = predict_velocity(roles.student, noise, window.upper, prompts)
+    sigma, everywhere = (window.upper + window.lower) / 2, torch.ones(3, dtype=torch.bool)
+    matched = Matched(noise - velocity, noise, window)
+    student_loss(roles, matched, prompts, sigma, everywhere, 4.0, noise.flip(0)).loss.backward()
+    assert all(p.grad is None for p in [*roles.teacher.parameters(), *roles.fake_score.parameters()])
+    assert roles.student.proj_out.weight.grad.abs().sum() > 0
+
+
+def test_only_training_captions_are_drawn(trainer, inputs, tmp_path):
+    table = inputs.embeddings.open()
+    index = table.index.assign(split=["heldout", "train", "reference", "train"])
+    columns = {name: table.column(name) for name in table.names}
+    run = trainer(embeddings=TensorTable.write(tmp_path / "split", index, columns).handle, batch_size=64)
+    assert set(run.rows[run.draws.draw(0).rows.numpy()].tolist()) == {1, 3}
+    read: list[Tensor] = []
+    run.networks.trained[STUDENT].register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["pooled_projections"]), with_kwargs=True
+    )
+    run.update(0)
+    assert torch.equal(torch.cat(read).unique(dim=0), columns["pooled_prompt_embeds"][[1, 3]].unique(dim=0))
+
+
+def test_a_step_is_described_by_its_seed_and_rows(trainer):
+    run = trainer()
+    rows = run.rows[run.draws.draw(2).rows.numpy()].tolist()
+    assert run.describe(2) == f"seed 5, rows {rows} of the prompt embeddings"
+
+
+def test_another_teachers_run_is_refused(jobs, architecture, tmp_path):
+    launch(jobs("stage_one", tmp_path / "run"))
+    with seeded(77):
+        save_model(build_transformer(architecture), tmp_path / "other")
+    other = ModelFolder(path=tmp_path / "other", class_name="diffusers.SD3Transformer2DModel")
+    with pytest.raises(ValueError, match=r"unfinished run with other settings: input\.teacher has other contents"):
+        launch(jobs("stage_one", tmp_path / "run", teacher=other))
