@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from onex_distill.engine import stage_one
 from onex_distill.engine.launch import launch
+from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.roles import FAKE_SCORE, STUDENT, Roles
 from onex_distill.engine.stage_one import Matched, StageOneTrainer, fake_score_loss, roll_out, student_loss
 from onex_distill.engine.stage_one_params import GuidanceParams
@@ -322,3 +323,11 @@ def test_another_teachers_run_is_refused(jobs, architecture, tmp_path):
     other = ModelFolder(path=tmp_path / "other", class_name="diffusers.SD3Transformer2DModel")
     with pytest.raises(ValueError, match=r"unfinished run with other settings: input\.teacher has other contents"):
         launch(jobs("stage_one", tmp_path / "run", teacher=other))
+
+
+def test_under_autocast_the_shared_backbone_is_stored_in_half_precision(jobs, tmp_path):
+    job = jobs("stage_one", tmp_path, parametrization="shared_backbone", mixed_precision="bf16")
+    run = StageOneTrainer(job, Ranks(job.compute))
+    run.update(0)
+    for name, parameter in run.networks.model.named_parameters():
+        assert parameter.dtype == (torch.float32 if "lora_" in name else torch.bfloat16), name

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from diffusers import SD3Transformer2DModel
 from peft import PeftModel
 from torch import Tensor, nn
@@ -116,7 +117,8 @@ class FullCopies:
 class SharedBackbone:
     """One frozen transformer: as it is the teacher, with one set of adapters the student, with another the fake score.
 
-    The average is of the student's adapters.
+    The average is of the student's adapters. Under bf16 autocast the backbone is stored in bf16, to which autocast would
+    cast it in every forward; adapters are float32.
     """
 
     def __init__(self, teacher: ModelFolder, params: StageOneParams, ranks: Ranks) -> None:
@@ -125,7 +127,7 @@ class SharedBackbone:
         with seeded(params.seed):
             self.model: PeftModel = add_lora(transformer, params.lora, STUDENT)
             add_second_lora(self.model, params.lora, FAKE_SCORE)
-        place(transformer, ranks).train()
+        place(transformer, ranks, _frozen_dtype(ranks)).train()
         if params.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         activate(self.model, STUDENT)
@@ -168,3 +170,7 @@ class SharedBackbone:
             return self.model.get_base_model()(**inputs)
 
         return forward
+
+
+def _frozen_dtype(ranks: Ranks) -> torch.dtype:
+    return torch.bfloat16 if ranks.compute.mixed_precision == "bf16" else torch.float32
