@@ -24,6 +24,7 @@ from onex_distill.engine.sampling import EmbeddingJob, SamplingJob
 from onex_distill.engine.stage_one import StageOneJob
 from onex_distill.engine.stage_one_params import GuidanceParams, ImportanceParams, StageOneParams
 from onex_distill.engine.stage_two import AdversarialJob, AdversarialParams, CotrainingJob, CotrainingParams
+from onex_distill.engine.watching import WatchParams
 from onex_distill.models.lora import LoraParams
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.models.tiny import ArchitectureParams, seeded
@@ -157,6 +158,7 @@ def stage_one_params(optimizer: OptimizerParams, loop: LoopParams) -> StageOnePa
         parametrization="full",
         lora=LoraParams(rank=2, alpha=2),
         gradient_checkpointing=False,
+        watch=WatchParams(every=2, prompts=2, images=2),
         student=optimizer,
         fake_score=optimizer,
         ema_decay=0.5,

@@ -14,7 +14,7 @@ CHOICES = {"num_inference_steps": (1, 2, 4), "fake_updates": 2, "matched": "x0",
 def test_a_backbone_in_half_precision_trains_over_two_processes(jobs, tmp_path, sharding):
     together = jobs("stage_one", tmp_path / "two", processes=2, sharding=sharding, mixed_precision="bf16", **SHARED)
     losses = pd.read_parquet(launch(together) / "losses.parquet")
-    assert losses.notna().all().all()
+    assert losses.drop(columns="grid_diversity").notna().all().all()
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])

@@ -117,8 +117,8 @@ class FullCopies:
 class SharedBackbone:
     """One frozen transformer: as it is the teacher, with one set of adapters the student, with another the fake score.
 
-    The average is of the student's adapters. Under bf16 autocast the backbone is stored in bf16, to which autocast would
-    cast it in every forward; adapters are float32.
+    The average is of the student's adapters. Under bf16 autocast the backbone is stored in bf16, to which autocast
+    would cast it in every forward; adapters are float32.
     """
 
     def __init__(self, teacher: ModelFolder, params: StageOneParams, ranks: Ranks) -> None:
@@ -127,10 +127,10 @@ class SharedBackbone:
         with seeded(params.seed):
             self.model: PeftModel = add_lora(transformer, params.lora, STUDENT)
             add_second_lora(self.model, params.lora, FAKE_SCORE)
+        activate(self.model, STUDENT)
         place(transformer, ranks, _frozen_dtype(ranks)).train()
         if params.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
-        activate(self.model, STUDENT)
         self.average = moving_average(nn.ParameterList(self.parameters(STUDENT)), params.ema_decay)
 
     def roles(self, empty: PromptBatch) -> Roles:

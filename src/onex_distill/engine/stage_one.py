@@ -21,10 +21,11 @@ from onex_distill.engine.roles import FAKE_SCORE, STUDENT, Roles, build_networks
 from onex_distill.engine.run import Run
 from onex_distill.engine.stage_one_draws import Draws, StepDraws
 from onex_distill.engine.stage_one_params import StageOneParams
-from onex_distill.engine.watching import by_sigma
+from onex_distill.engine.watching import SampleGrid, by_sigma
 from onex_distill.flow.conversions import euler_step, renoise, velocity_to_x0, x0_to_velocity
 from onex_distill.flow.guidance import is_guided
 from onex_distill.flow.sigma_sampling import Window, matching_window
+from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.losses.distribution_matching import distribution_matching_loss
 from onex_distill.models.noise import latent_shape
 from onex_distill.models.prompts import PromptBatch, read_prompts
@@ -43,7 +44,7 @@ class StageOneJob(Job):
     params: StageOneParams
 
     def run(self, run: Run) -> None:
-        """Write ``student`` (its averaged weights) and ``losses.parquet``.
+        """Write ``student`` (its averaged weights), ``losses.parquet`` and the table ``grid`` of watched samples.
 
         Raises ValueError when a step's window is too narrow to draw a sigma from.
         """
@@ -52,6 +53,7 @@ class StageOneJob(Job):
         trainer.networks.save_student(run.result / "student")
         if run.ranks.is_first:
             losses.to_parquet(run.result / "losses.parquet")
+            trainer.grid.write(run.result / "grid")
 
 
 class Scored(NamedTuple):
@@ -76,11 +78,14 @@ class StageOneTrainer:
         params = self.params = job.params
         self.ranks, self.shift = ranks, job.shift
         self.embeddings, self.rows = job.embeddings.open(), job.embeddings.open().rows_where("split", "train")
-        self.draws = StepDraws(params, job.shift, latent_shape(job.teacher.build()), len(self.rows))
+        self.latent_shape = latent_shape(job.teacher.build())
+        self.draws = StepDraws(params, job.shift, self.latent_shape, len(self.rows))
         self.networks = build_networks(job.teacher, params, ranks)
         self.roles = self.networks.roles(read_prompts(job.empty.open(), [0], ranks.device))
         self.student_stepper = Stepper(self.networks.parameters(STUDENT), params.student, params.student_updates, ranks)
         self.fake_stepper = Stepper(self.networks.parameters(FAKE_SCORE), params.fake_score, params.loop.steps, ranks)
+        sigmas = step_sigmas(max(params.step_counts), job.shift)
+        self.grid = SampleGrid(params.watch, self.embeddings, self.rows.tolist(), sigmas, ranks, job.folder / "grid")
 
     def states(self) -> dict[str, Stateful]:
         """Everything that a checkpoint has to hold."""
@@ -101,13 +106,15 @@ class StageOneTrainer:
         student_is_due = (step + 1) % self.params.fake_updates == 0
         with self.ranks.autocast(), torch.set_grad_enabled(student_is_due):
             matched = self.run_student(draws, levels, prompts, depth)
-        means, norms = self.update_fake_score(matched, draws, prompts)
+        means, shared = self.update_fake_score(matched, draws, prompts)
         if student_is_due:
             guidance = self.params.guidance
             guided = is_guided(drawn.sigma[share], guidance.alpha, guidance.axis, self.shift)
             student_means, student_norms = self.update_student(matched, draws, prompts, guided)
-            means, norms = student_means | means, student_norms | norms
-        return self.ranks.part(len(drawn.rows), means, norms)
+            means, shared = student_means | means, student_norms | shared
+        if self.params.watch.is_due(step, self.params.loop.steps):
+            shared["grid_diversity"] = self.grid.sample(self.roles.student, self.latent_shape, step)
+        return self.ranks.part(len(drawn.rows), means, shared)
 
     def run_student(self, draws: Draws, levels: Tensor, prompts: PromptBatch, depth: int) -> Matched:
         """Each sample's trajectory through its step; only that step's forward carries a gradient."""

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from onex_distill.engine.loop import LoopParams
 from onex_distill.engine.optimisation import OptimizerParams
+from onex_distill.engine.watching import WatchParams
 from onex_distill.flow.guidance import Axis
 from onex_distill.flow.sigma_sampling import PRESETS, Knots, MatchedLatent, SigmaRange
 from onex_distill.models.lora import LoraParams
@@ -69,6 +70,7 @@ class StageOneParams(Params):
     student: OptimizerParams
     fake_score: OptimizerParams
     ema_decay: float = Field(ge=0, lt=1)
+    watch: WatchParams
     loop: LoopParams
 
     @model_validator(mode="after")
