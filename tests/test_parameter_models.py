@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 import onex_distill
 from onex_distill.engine.compute import ComputeParams
+from onex_distill.engine.stage_one_params import ImportanceParams, StageOneParams
 from onex_distill.parameters import Params
 
 
@@ -55,36 +56,36 @@ def values_of(annotation: Any, metadata: tuple[Any, ...] = ()) -> st.SearchStrat
     return st.from_type(Annotated[annotation, *metadata] if metadata else annotation)
 
 
-def compute() -> st.SearchStrategy[ComputeParams]:
-    """Settings that do not contradict each other."""
+def agreeing_compute(fields: dict[str, Any]) -> dict[str, Any]:
+    alone = {"processes": 1, "machines": 1} if fields["sharding"] == "none" else {}
+    offload = fields["cpu_offload"] and fields["sharding"] == "fsdp2"
+    return fields | alone | {"cpu_offload": offload, "rendezvous": f"host:{len(fields['rendezvous'])}"}
 
-    def agreeing(
-        sharding: str, ranks: tuple[int, int], offload: bool, port: int, rest: tuple[Any, ...]
-    ) -> ComputeParams:
-        processes, machines = (1, 1) if sharding == "none" else ranks
-        return ComputeParams(
-            processes=processes,
-            machines=machines,
-            rendezvous=f"host:{port}",
-            restarts=rest[0],
-            device=rest[1],
-            mixed_precision=rest[2],
-            sharding=sharding,
-            cpu_offload=offload and sharding == "fsdp2",
-        )
 
-    ranks = st.tuples(st.integers(1, 64), st.integers(1, 8))
-    rest = st.tuples(st.integers(0, 9), st.sampled_from(["auto", "cpu"]), st.sampled_from(["fp32", "bf16"]))
-    sharding = st.sampled_from(["none", "ddp", "fsdp2"])
-    return st.builds(agreeing, sharding, ranks, st.booleans(), st.integers(1, 65535), rest)
+def agreeing_importance(fields: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(fields["curve"], str):
+        return fields
+    knots = {position: 1 + abs(density) for position, density in fields["curve"]}
+    return fields | {"curve": tuple(sorted(knots.items())) if len(knots) > 1 else "c"}
+
+
+def agreeing_stage_one(fields: dict[str, Any]) -> dict[str, Any]:
+    updates = min(fields["fake_updates"], fields["loop"].steps)
+    return fields | {"num_inference_steps": fields["num_inference_steps"] or 2, "fake_updates": updates}
+
+
+AGREEING = {
+    ComputeParams: agreeing_compute,
+    ImportanceParams: agreeing_importance,
+    StageOneParams: agreeing_stage_one,
+}
 
 
 def instances(model: type[Params]) -> st.SearchStrategy[Params]:
-    """Random valid instances."""
-    if model is ComputeParams:
-        return compute()
+    """Random valid instances; where the fields of a model may contradict each other, they are made to agree."""
     fields = {name: values_of(field.annotation, tuple(field.metadata)) for name, field in model.model_fields.items()}
-    return st.builds(model, **fields)
+    agree = AGREEING.get(model, dict)
+    return st.fixed_dictionaries(fields).map(lambda drawn: model(**agree(drawn)))
 
 
 def test_the_models_are_found():
