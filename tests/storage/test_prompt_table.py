@@ -144,8 +144,8 @@ def test_an_unknown_split_is_refused(split, shown):
 
 def test_rows_of_a_split_are_positions_in_the_table():
     table = build_prompt_table(captions("a", "b", "c", "d", split=["train", "heldout", "train", "heldout"]))
-    assert rows_of_split(table, "train") == [0, 2]
-    assert rows_of_split(table.iloc[1:], "heldout") == [0, 2]
+    assert rows_of_split(table, "train").tolist() == [0, 2]
+    assert rows_of_split(table.iloc[1:], "heldout").tolist() == [0, 2]
 
 
 def test_a_split_without_captions_is_refused():

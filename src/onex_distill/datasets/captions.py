@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 from kedro.io.core import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
@@ -53,7 +54,8 @@ class CaptionsDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         if path.suffix == ".csv":
             return _read_csv(path)
         if path.suffix == ".jsonl":
-            return pd.read_json(path, lines=True, encoding="utf-8-sig", dtype={"id": str, "text": False})
+            return pd.read_json(path, lines=True, encoding="utf-8-sig", dtype={"id": str, "text": False})  # type: ignore[dict-item]
+        pq.read_table(path).validate(full=True)  # pandas takes bytes that are no UTF-8 without a word
         return pd.read_parquet(path)
 
     def _exists(self) -> bool:

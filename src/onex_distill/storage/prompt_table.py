@@ -4,10 +4,13 @@ Columns of the result: ``id``, ``text``, ``split`` (train, reference or heldout)
 """
 
 import hashlib
+from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 
 SPLITS = ("train", "reference", "heldout")
+CHUNK = 1 << 18  # rows
 _SPLIT_OF_BUCKET = ("heldout", "reference") + ("train",) * 6
 
 
@@ -28,26 +31,37 @@ def build_prompt_table(captions: pd.DataFrame) -> pd.DataFrame:
     if captions.empty:
         raise ValueError("the captions file holds no caption; add at least one line of text")
     table = captions.reset_index(drop=True)
-    table["text"] = _texts(table["text"])
+    table["text"] = _by_chunk(_texts, table["text"])
     if "id" not in table:
-        table["id"] = [f"caption-{i:07d}" for i in range(len(table))]
+        table["id"] = pd.RangeIndex(len(table)).astype(str).str.zfill(7).to_series(index=table.index).radd("caption-")
     _require_ids(table["id"])
     if "split" not in table:
-        table["split"] = table["text"].map(split_of)
+        table["split"] = _by_chunk(lambda texts: texts.map(split_of), table["text"])
     unknown = {str(split) for split in table["split"] if not isinstance(split, str) or split not in SPLITS}
     if unknown:
         raise ValueError(f"unknown split {min(unknown)!r}; a split is one of {', '.join(SPLITS)}")
-    digest = hashlib.sha256(pd.util.hash_pandas_object(table[["id", "text"]], index=False).to_numpy().tobytes())
-    table["source_hash"] = digest.hexdigest()
-    return table[["id", "text", "split", "source_hash"]].reset_index(drop=True)
+    digest = hashlib.sha256()
+    for start in range(0, len(table), CHUNK):
+        chunk = table[["id", "text"]].iloc[start : start + CHUNK]
+        digest.update(pd.util.hash_pandas_object(chunk, index=False).to_numpy().tobytes())
+    table["split"] = table["split"].astype("category")
+    table["source_hash"] = pd.Categorical.from_codes(
+        np.zeros(len(table), dtype=np.int8), pd.Index([digest.hexdigest()])
+    )
+    return table[["id", "text", "split", "source_hash"]]
 
 
-def rows_of_split(prompts: pd.DataFrame, split: str) -> list[int]:
+def rows_of_split(prompts: pd.DataFrame, split: str) -> np.ndarray:
     """Row numbers of one split. Raises ValueError when it is empty."""
-    rows = [int(row) for row in (prompts["split"] == split).to_numpy().nonzero()[0]]
-    if not rows:
+    rows = np.flatnonzero(prompts["split"] == split)
+    if not len(rows):
         raise ValueError(f"no caption is in the split {split!r}; add captions or a 'split' column")
     return rows
+
+
+def _by_chunk(function: Callable[[pd.Series], pd.Series], column: pd.Series) -> pd.Series:
+    """Apply to so many rows at a time that Python objects never stand for the whole column."""
+    return pd.concat([function(column.iloc[start : start + CHUNK]) for start in range(0, len(column), CHUNK)])
 
 
 def _texts(column: pd.Series) -> pd.Series:
@@ -57,7 +71,7 @@ def _texts(column: pd.Series) -> pd.Series:
     if not other.empty:
         raise ValueError(f"caption {other.index[0] + 1} is no text: {str(other.iloc[0])!r}; put it in quotes")
     texts = column.astype(object).where(known, "").astype(str).str.strip()
-    wrong = texts[~texts.str.contains(r"[^\W\d_]", regex=True)]
+    wrong = texts[~texts.map(lambda text: any(letter.isalpha() for letter in text)).astype(bool)]
     if not wrong.empty:
         raise ValueError(f"caption {wrong.index[0] + 1} has no letters: {wrong.iloc[0]!r}; remove or correct it")
     return texts

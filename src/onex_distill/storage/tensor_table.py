@@ -77,7 +77,8 @@ class TensorTable:
     def rows_where(self, column: str, value: str) -> np.ndarray:
         """Rows whose index holds ``value``, without loading its other columns."""
         table = pq.read_table(self._verified_index(), columns=[column], memory_map=True)
-        return np.flatnonzero(pc.equal(table[column], value).to_numpy())
+        matches = pc.equal(pc.cast(table[column], "string"), value)
+        return np.flatnonzero(matches.to_numpy())
 
     def __len__(self) -> int:
         return self._length
