@@ -11,6 +11,7 @@ from onex_distill.flow.conversions import (
     velocity_of,
     velocity_to_noise,
     velocity_to_x0,
+    x0_to_velocity,
 )
 
 LEVELS = st.floats(0, 1)
@@ -136,3 +137,15 @@ def test_renoise_in_float32_never_takes_the_root_of_a_negative_number():
     levels = torch.linspace(0, 0.999, 1000)
     x, noise = torch.zeros(1000, 1), torch.ones(1000, 1)
     assert renoise(x, levels, levels, noise).isfinite().all()
+
+
+@pytest.mark.parametrize("sigma", [0.003, 0.25, 1.0])
+def test_x0_to_velocity_undoes_velocity_to_x0(sigma):
+    x_t, velocity = draw(12)
+    torch.testing.assert_close(x0_to_velocity(velocity_to_x0(velocity, x_t, sigma), x_t, sigma), velocity)
+
+
+def test_the_velocity_towards_the_true_x0_is_noise_minus_x0():
+    x0, noise = draw(13)
+    sigma = torch.tensor([0.1, 0.5, 0.9, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(x0_to_velocity(x0, add_noise(x0, noise, sigma), sigma), velocity_of(x0, noise))

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from onex_distill.flow.sigma_sampling import PRESETS, importance_weights, sample_window_sigmas, sigma_grid
+from onex_distill.flow.sigma_sampling import (
+    PRESETS,
+    Window,
+    importance_weights,
+    matching_window,
+    sample_window_sigmas,
+    sigma_grid,
+)
 from onex_distill.flow.sigmas import step_sigmas, unshift_sigma
 
 SHIFT = 3.0
@@ -127,3 +134,24 @@ def test_the_same_generator_repeats_the_draw():
 def test_a_window_without_a_training_level_is_refused():
     with pytest.raises(ValueError, match="holds none of the 1000 training levels"):
         sample_window_sigmas(UNIFORM, SHIFT, torch.tensor([1.0, 0.5]), torch.tensor([0.75, 0.5]), seeded())
+
+
+@pytest.mark.parametrize(
+    ("sigma_range", "matched", "upper", "lower"),
+    [
+        ("step", "step_end", [1.0, 0.75], [0.75, 0.0]),
+        ("full", "step_end", [1.0, 1.0], [0.75, 0.0]),
+        ("step", "x0", [1.0, 0.75], [0.0, 0.0]),
+        ("full", "x0", [1.0, 1.0], [0.0, 0.0]),
+    ],
+)
+def test_the_scores_are_compared_from_the_matched_latents_level_up(sigma_range, matched, upper, lower):
+    window = matching_window(Window(torch.tensor([1.0, 0.75]), torch.tensor([0.75, 0.0])), sigma_range, matched)
+    assert (window.upper.tolist(), window.lower.tolist()) == (upper, lower)
+
+
+def test_between_free_knots_the_density_is_linear():
+    weights = importance_weights(((0.0, 1.0), (500.0, 3.0), (1000.0, 2.0)), "u", SHIFT, 0.0)
+    u = unshift_sigma(sigma_grid(SHIFT), SHIFT)
+    expected = torch.where(u >= 0.5, 1 + 4 * (1 - u), 2 + 2 * u)
+    torch.testing.assert_close(weights, expected, rtol=0, atol=1e-9)
