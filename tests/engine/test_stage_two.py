@@ -16,7 +16,8 @@ from onex_distill.engine.stage_two import (
 )
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.block_cache import BlockCache
-from onex_distill.models.compensation import Compensation
+from onex_distill.models.cache_plan import reuse_after_first
+from onex_distill.models.compensation import Compensation, FunctionParams
 from onex_distill.models.discriminator import Discriminator
 from onex_distill.models.lora import LoraParams
 from onex_distill.models.noise import noise_from_seeds
@@ -52,7 +53,12 @@ def params(optimizer, loop) -> AdversarialParams:
 @pytest.fixture
 def cached(params, optimizer) -> CotrainingParams:
     return CotrainingParams(
-        **dict(params), cached_blocks=BAND, compensation=optimizer, compensation_warmup=1, output_weight=0.5
+        **dict(params),
+        cached_blocks=BAND,
+        compensation_function=FunctionParams(kind="residual_mlp"),
+        compensation=optimizer,
+        compensation_warmup=1,
+        output_weight=0.5,
     )
 
 
@@ -75,7 +81,8 @@ def build(architecture: ArchitectureParams) -> Build:
             discriminator = Discriminator(ShapesReader(channels=(8, 8), feature_dim=8), params.discriminator_hidden)
             cache = None
             if isinstance(params, CotrainingParams) and with_cache:
-                cache = BlockCache(student, BAND, Compensation(16, BAND)).attach()
+                compensation = Compensation(16, [[BAND]], **params.compensation_function.model_dump())
+                cache = BlockCache(student, reuse_after_first([BAND], 2), compensation).attach()
             return AdversarialTrainer(student, autoencoder, discriminator, SHIFT, params, cache)
 
     return make
@@ -135,7 +142,7 @@ def test_training_samples_as_inference_does(build, params, batch):
 
 def test_training_samples_as_cached_inference_does(build, cached, batch):
     trainer = build(cached)
-    nn.init.normal_(trainer.cache.compensation.image.down.weight)
+    nn.init.normal_(trainer.cache.compensation.image["1_3"].down.weight)
     levels = step_sigmas(2, SHIFT)
     expected = sample_latents(
         trainer.transformer, batch.noise, levels, batch.prompts, before_step=trainer.cache.begin_step
@@ -206,7 +213,7 @@ def test_without_a_cache_the_output_loss_starts_at_zero(build, cached, batch):
 
 def test_the_output_loss_compares_with_the_uncached_start(build, cached, batch):
     trainer = build(cached)
-    nn.init.normal_(trainer.cache.compensation.image.down.bias)
+    nn.init.normal_(trainer.cache.compensation.image["1_3"].down.bias)
     levels = step_sigmas(2, SHIFT)
     target = sample_latents(trainer.transformer, batch.noise, levels, batch.prompts)
     x0 = sample_latents(trainer.transformer, batch.noise, levels, batch.prompts, before_step=trainer.cache.begin_step)
@@ -227,7 +234,16 @@ def test_the_output_loss_trains_the_compensation(build, cached, batch):
     before = snapshot(trainer.cache.compensation)
     values = trainer.update_generator(batch, step=2)
     assert values["compensation_grad_norm"] > 0
-    assert "image.down.weight" in changed(trainer.cache.compensation, before)
+    assert "image.1_3.down.weight" in changed(trainer.cache.compensation, before)
+
+
+def test_a_student_trains_under_plain_caching(tmp_path, build, cached, prompt_tables, references):
+    identity = {"compensation_function": FunctionParams(kind="identity"), "compensation_warmup": 0}
+    trainer = build(cached.model_copy(update=identity))
+    before = snapshot(trainer.adapted)
+    assert trainer.compensation_stepper is None
+    trainer.update_generator(draw_batch(trainer.transformer, prompt_tables.prompts, references, cached, 0), step=2)
+    assert changed(trainer.adapted, before)
 
 
 @pytest.mark.parametrize("with_cache", [False, True], ids=["plain", "cached"])

@@ -26,6 +26,7 @@ from onex_distill.flow.conversions import euler_step
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.losses.adversarial import discriminator_loss, generator_loss
 from onex_distill.models.block_cache import BlockCache
+from onex_distill.models.compensation import CompensationParams
 from onex_distill.models.discriminator import Discriminator
 from onex_distill.models.lora import AdapterState, LoraParams, add_lora, merge_lora
 from onex_distill.models.noise import noise_from_seeds
@@ -57,6 +58,7 @@ class CotrainingParams(AdversarialParams):
     """An adversarial run of the cached path; ``compensation_warmup`` counts generator updates."""
 
     cached_blocks: tuple[int, int]
+    compensation_function: CompensationParams
     compensation: OptimizerParams
     compensation_warmup: NonNegativeInt
     output_weight: NonNegativeFloat
@@ -95,8 +97,9 @@ class AdversarialTrainer:
         self.student_stepper = Stepper(self.adapted.parameters(), params.student, generator_updates)
         self.discriminator_stepper = Stepper(discriminator.parameters(), params.discriminator, discriminator_updates)
         self.compensation_stepper: Stepper | None = None
-        if cache is not None and isinstance(params, CotrainingParams):
-            self.compensation_stepper = Stepper(cache.compensation.parameters(), params.compensation, generator_updates)
+        trainable = [] if cache is None else list(cache.compensation.parameters())
+        if trainable and isinstance(params, CotrainingParams):
+            self.compensation_stepper = Stepper(trainable, params.compensation, generator_updates)
 
     def states(self) -> dict[str, Stateful]:
         """Everything that a checkpoint has to hold."""

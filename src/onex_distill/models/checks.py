@@ -1,9 +1,11 @@
-"""Checks of a Stable Diffusion 3 folder that are made before anything expensive."""
+"""Checks of Stable Diffusion 3 folders that are made before anything expensive."""
 
 import json
 from pathlib import Path
 
 from diffusers import StableDiffusion3Pipeline
+
+from onex_distill.models.compensation import Compensation
 
 REQUIRED = (
     "transformer",
@@ -31,6 +33,29 @@ def check_teacher_folder(folder: Path) -> None:
     missing = [name for name in expected if not (folder / name).is_dir()]
     if missing:
         raise ValueError(f"{folder} lacks the component {missing[0]!r}; copy the whole teacher folder")
+
+
+def check_compensation_folder(folder: Path) -> None:
+    """Raise ValueError with one line when an exported student declares a compensation that cannot be loaded whole."""
+    index = folder / "model_index.json"
+    if not index.is_file() or not json.loads(index.read_text()).get("compensation", [None])[0]:
+        return
+    part = folder / "compensation"
+    if not part.is_dir():
+        raise ValueError(
+            f"{folder} lacks its compensation; copy the whole exported folder, or export the student again"
+        )
+    try:
+        _, info = Compensation.from_pretrained(
+            part, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # whatever a damaged file makes the libraries raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"{part} is damaged ({reason}); copy it again, or export the student again") from error
+    if info["missing_keys"]:
+        raise ValueError(
+            f"{part} is damaged (it lacks {info['missing_keys'][0]}); copy it again, or export the student again"
+        )
 
 
 def check_teacher(pipeline: StableDiffusion3Pipeline) -> None:

@@ -7,7 +7,8 @@ import pandas as pd
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 
 from onex_distill.engine.stage_two import AdversarialTrainer, CotrainingParams, train_adversarially
-from onex_distill.models.block_cache import BlockCache, check_cached_blocks
+from onex_distill.models.block_cache import BlockCache
+from onex_distill.models.cache_plan import check_bands, reuse_after_first
 from onex_distill.models.compensation import Compensation
 from onex_distill.models.discriminator import Discriminator
 from onex_distill.models.export import FractionalStableDiffusion3Pipeline
@@ -27,7 +28,7 @@ class StartParams(Params):
 def check_band(teacher: StableDiffusion3Pipeline, params: CotrainingParams) -> dict[str, int]:
     """Refuse a band that the transformer cannot skip before any training; describe the accepted one."""
     num_layers = len(teacher.transformer.transformer_blocks)
-    check_cached_blocks(params.cached_blocks, num_layers)
+    check_bands([params.cached_blocks], num_layers)
     start, stop = params.cached_blocks
     return {"num_layers": num_layers, "start": start, "stop": stop}
 
@@ -51,10 +52,10 @@ def cotrain_cache(
     name: str,
 ) -> tuple[SD3Transformer2DModel, Compensation, pd.DataFrame]:
     """Train the compensation, then compensation and student together, on the cached inference path."""
-    cached_blocks = (band["start"], band["stop"])
+    bands = ((band["start"], band["stop"]),)
     with seeded(params.seed):
-        compensation = Compensation(width=student.inner_dim, cached_blocks=cached_blocks)
-        cache = BlockCache(student, cached_blocks, compensation).attach()
+        compensation = Compensation(student.inner_dim, [bands], **params.compensation_function.model_dump())
+        cache = BlockCache(student, reuse_after_first(bands, params.num_inference_steps), compensation).attach()
         discriminator = Discriminator(recogniser, params.discriminator_hidden)
         shift = teacher.scheduler.config.shift
         trainer = AdversarialTrainer(student, teacher.vae, discriminator, shift, params, cache)

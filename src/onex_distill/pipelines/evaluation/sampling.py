@@ -8,8 +8,9 @@ import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
 
 from onex_distill.flow.sigmas import step_sigmas
-from onex_distill.metrics.cost import effective_nfe, flops_of
+from onex_distill.metrics.cost import flops_of
 from onex_distill.models.block_cache import BlockCache
+from onex_distill.models.cache_plan import effective_nfe, reuse_after_first
 from onex_distill.models.compensation import Compensation
 from onex_distill.models.noise import noise_from_seeds
 from onex_distill.models.prompts import read_prompts
@@ -36,7 +37,7 @@ def decode_teacher(
         guidance_scale=sampling.guidance_scale,
     )
     images = _decode(teacher.vae, latents, method, params)
-    return images, _cost(teacher.transformer, teacher, embeddings, empty, latents.index, images, method, None, None)
+    return images, _cost(teacher.transformer, teacher, embeddings, empty, latents.index, images, method, None)
 
 
 def sample_student(
@@ -49,7 +50,7 @@ def sample_student(
     params: EvaluationParams,
 ) -> Samples:
     """Samples of a transformer that runs every block in every step."""
-    return _sample(transformer, teacher, embeddings, empty, plan, method, params, None, None)
+    return _sample(transformer, teacher, embeddings, empty, plan, method, params, None)
 
 
 def sample_teacher_in_few_steps(
@@ -74,11 +75,11 @@ def sample_fractional(
     method: MethodParams,
     params: EvaluationParams,
 ) -> Samples:
-    """Samples of a student that reuses a band of blocks."""
-    start, stop = compensation.config.cached_blocks
-    cache = BlockCache(transformer, (start, stop), compensation).attach()
+    """Samples of a student that reuses the first set of bands that its compensation was trained for."""
+    cache_plan = reuse_after_first(compensation.candidates[0], method.steps)
+    cache = BlockCache(transformer, cache_plan, compensation).attach()
     try:
-        return _sample(transformer, teacher, embeddings, empty, plan, method, params, cache.begin_step, (start, stop))
+        return _sample(transformer, teacher, embeddings, empty, plan, method, params, cache)
     finally:
         cache.detach()
 
@@ -91,8 +92,7 @@ def _sample(
     plan: pd.DataFrame,
     method: MethodParams,
     params: EvaluationParams,
-    before_step: BeforeStep | None,
-    band: tuple[int, int] | None,
+    cache: BlockCache | None,
 ) -> Samples:
     latents = sample_rows(
         transformer,
@@ -103,10 +103,14 @@ def _sample(
         params.batch_size,
         read_prompts(empty, [0]),
         method.guidance_scale,
-        before_step,
+        _before_step(cache),
     )
     images = _decode(teacher.vae, latents, method, params)
-    return images, _cost(transformer, teacher, embeddings, empty, plan, images, method, before_step, band)
+    return images, _cost(transformer, teacher, embeddings, empty, plan, images, method, cache)
+
+
+def _before_step(cache: BlockCache | None) -> BeforeStep | None:
+    return None if cache is None else cache.begin_step
 
 
 @torch.no_grad()
@@ -129,23 +133,24 @@ def _cost(
     plan: pd.DataFrame,
     images: TensorTable,
     method: MethodParams,
-    before_step: BeforeStep | None,
-    band: tuple[int, int] | None,
+    cache: BlockCache | None,
 ) -> dict[str, Any]:
     """Steps, evaluations by blocks and by FLOPs, and the median seconds an image, without text encoding."""
-    shift, guided = teacher.scheduler.config.shift, method.guidance_scale > 1
+    shift = teacher.scheduler.config.shift
     noise = noise_from_seeds(plan["noise_seed"].iloc[:1], transformer)
     prompts = read_prompts(embeddings, plan["prompt_row"].iloc[:1].to_numpy())
     sigmas = step_sigmas(method.steps, shift)
     blank = read_prompts(empty, [0])
     total = flops_of(
-        lambda: sample_latents(transformer, noise, sigmas, prompts, blank, method.guidance_scale, before_step)
+        lambda: sample_latents(transformer, noise, sigmas, prompts, blank, method.guidance_scale, _before_step(cache))
     )
     one = flops_of(lambda: sample_latents(teacher.transformer, noise, step_sigmas(1, shift), prompts))
+    cache_plan = reuse_after_first((), method.steps) if cache is None else cache.plan
+    blocks = effective_nfe(cache_plan, len(transformer.transformer_blocks))
     return {
         "method": method.name,
         "steps": method.steps,
-        "nfe": effective_nfe(method.steps, guided, len(transformer.transformer_blocks), band),
+        "nfe": blocks * (2 if method.guidance_scale > 1 else 1),
         "nfe_flops": total / one,
         "seconds_per_image": float(images.index["seconds"].median()),
     }
