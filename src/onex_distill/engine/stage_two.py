@@ -24,7 +24,7 @@ from onex_distill.engine.optimisation import OptimizerParams, Stepper
 from onex_distill.engine.randomness import generator
 from onex_distill.flow.conversions import euler_step
 from onex_distill.flow.sigmas import step_sigmas
-from onex_distill.losses.adversarial import discriminator_loss, generator_loss
+from onex_distill.losses.adversarial import label_smoothed_discriminator_loss, label_smoothed_generator_loss
 from onex_distill.models.block_cache import BlockCache
 from onex_distill.models.compensation import CompensationParams
 from onex_distill.models.discriminator import Discriminator
@@ -138,7 +138,8 @@ class AdversarialTrainer:
         with torch.no_grad():
             fake = decode_latents(self.autoencoder, self.sample_with_gradient(batch))
             real = decode_latents(self.autoencoder, batch.reference)
-        loss = discriminator_loss(self.discriminator(real), self.discriminator(fake), self.params.label_smoothing)
+        logits = self.discriminator(real), self.discriminator(fake)
+        loss = label_smoothed_discriminator_loss(*logits, self.params.label_smoothing)
         self.discriminator_stepper.step(loss)
         return {"discriminator_loss": float(loss.detach())}
 
@@ -146,7 +147,7 @@ class AdversarialTrainer:
         """One step of the student and, with a cache, of the compensation (alone during its warm-up)."""
         target = self.output_target(batch)
         x0 = self.sample_with_gradient(batch)
-        adversarial = generator_loss(self.discriminator(decode_latents(self.autoencoder, x0)))
+        adversarial = label_smoothed_generator_loss(self.discriminator(decode_latents(self.autoencoder, x0)))
         loss = self.params.adversarial_weight * adversarial
         values = {"generator_loss": float(adversarial.detach())}
         if isinstance(self.params, CotrainingParams) and target is not None:
