@@ -12,6 +12,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         evaluation,
         generate,
         precompute,
+        reuse,
         stage_one,
         stage_two,
         teacher,
@@ -26,6 +27,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluation": evaluation.create_pipeline(),
         "baselines": baselines.create_pipeline(),
         "generate": generate.create_pipeline(),
+        "reuse": reuse.create_pipeline(),
     }
     main = ("precompute", "stage_one", "stage_two", "cache_cotraining", "evaluation")
     pipelines["distill"] = sum((pipelines[name] for name in main), Pipeline([]))

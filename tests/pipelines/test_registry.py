@@ -17,6 +17,7 @@ NAMES = (
     "distill",
     "baselines",
     "generate",
+    "reuse",
 )
 
 

@@ -39,12 +39,10 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     """
     prefix = "base_model.model."
     weights = {name.removeprefix(prefix): tensor for name, tensor in get_peft_model_state_dict(model).items()}
-    config = model.peft_config["default"].to_dict()
-    metadata = {name: config[name] for name in ("r", "lora_alpha")} | {
-        "target_modules": sorted(config["target_modules"])
-    }
+    lora = model.peft_config["default"]
+    config = {"r": lora.r, "lora_alpha": lora.lora_alpha, "target_modules": sorted(lora.target_modules)}
     StableDiffusion3Pipeline.save_lora_weights(
-        folder, transformer_lora_layers=weights, transformer_lora_adapter_metadata=metadata
+        folder, transformer_lora_layers=weights, transformer_lora_adapter_metadata=config
     )
 
 
