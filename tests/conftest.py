@@ -1,5 +1,6 @@
 """Fixtures that every test may use: a Stable Diffusion 3 teacher small enough for milliseconds, and its prompts."""
 
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from onex_distill.models import tiny
 from onex_distill.models.prompts import PromptBatch, read_prompts
 from onex_distill.models.text import encode_prompts
 from onex_distill.shapes.captions import all_captions
+from onex_distill.storage.model_folder import save_model
 from onex_distill.storage.tensor_table import TensorTable
 
 CAPTIONS = ("the red solid circle", "a hollow blue square", "the green striped cross", "a filled pink triangle")
@@ -58,9 +60,7 @@ def transformer(architecture: tiny.ArchitectureParams) -> SD3Transformer2DModel:
         return tiny.build_transformer(architecture).eval()
 
 
-@pytest.fixture
-def tiny_teacher(architecture: tiny.ArchitectureParams, words: list[str]) -> StableDiffusion3Pipeline:
-    """A complete random teacher."""
+def build_teacher(architecture: tiny.ArchitectureParams, words: list[str]) -> StableDiffusion3Pipeline:
     tokenizers = tiny.build_tokenizers(words, architecture.max_tokens)
     with tiny.seeded(0):
         clip, clip_2, t5 = tiny.build_text_encoders(architecture, tokenizers[0], tokenizers[2])
@@ -84,34 +84,52 @@ def tiny_teacher(architecture: tiny.ArchitectureParams, words: list[str]) -> Sta
 
 
 @pytest.fixture
-def tiny_teacher_folder(tiny_teacher: StableDiffusion3Pipeline, tmp_path: Path) -> Path:
-    """The teacher on disk."""
-    folder = tmp_path / "teacher"
-    tiny_teacher.save_pretrained(folder)
+def tiny_teacher(architecture: tiny.ArchitectureParams, words: list[str]) -> StableDiffusion3Pipeline:
+    """A complete random teacher."""
+    return build_teacher(architecture, words)
+
+
+@pytest.fixture(scope="session")
+def stored_teacher(
+    architecture: tiny.ArchitectureParams, words: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The teacher's folder, made once; what changes it takes ``tiny_teacher_folder``."""
+    folder = tmp_path_factory.mktemp("stored") / "teacher"
+    save_model(build_teacher(architecture, words), folder)
     return folder
 
 
 @pytest.fixture
-def prompt_tables(tiny_teacher: StableDiffusion3Pipeline, architecture: tiny.ArchitectureParams) -> PromptTables:
-    """Embeddings of a few captions, and of the empty prompt."""
-    tables = []
-    for texts in (list(CAPTIONS), [""]):
-        embeds, pooled = encode_prompts(tiny_teacher, texts, architecture.max_tokens)
-        index = pd.DataFrame({"prompt_id": [f"caption-{i}" for i in range(len(texts))], "text": texts})
-        tables.append(TensorTable(index, {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}))
+def tiny_teacher_folder(stored_teacher: Path, tmp_path: Path) -> Path:
+    """The teacher on disk, for one test alone."""
+    return Path(shutil.copytree(stored_teacher, tmp_path / "teacher"))
+
+
+@pytest.fixture(scope="session")
+def prompt_tables(
+    architecture: tiny.ArchitectureParams, words: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> PromptTables:
+    """Embeddings of a few captions, all of the training split, and of the empty prompt; on disk, not to be changed."""
+    folder, teacher, tables = tmp_path_factory.mktemp("prompts"), build_teacher(architecture, words), []
+    for name, texts in (("captions", list(CAPTIONS)), ("empty", [""])):
+        embeds, pooled = encode_prompts(teacher, texts, architecture.max_tokens)
+        ids = [f"caption-{i}" for i in range(len(texts))]
+        index = pd.DataFrame({"id": ids, "text": texts, "split": "train"})
+        columns = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+        tables.append(TensorTable.write(folder / name, index, columns))
     return PromptTables(*tables)
 
 
 @pytest.fixture
 def prompts(prompt_tables: PromptTables) -> PromptBatch:
     """Three prompts as a batch."""
-    return read_prompts(prompt_tables.prompts, [0, 1, 2])
+    return read_prompts(prompt_tables.prompts, [0, 1, 2], torch.device("cpu"))
 
 
 @pytest.fixture
 def empty(prompt_tables: PromptTables) -> PromptBatch:
     """The empty prompt as a batch of one."""
-    return read_prompts(prompt_tables.empty, [0])
+    return read_prompts(prompt_tables.empty, [0], torch.device("cpu"))
 
 
 @pytest.fixture

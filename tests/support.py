@@ -1,6 +1,9 @@
 """What several tests share and is no fixture."""
 
 from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
 
 PROJECT = Path(__file__).parents[1]
 
@@ -9,3 +12,25 @@ def newest(data: Path, path: str) -> Path:
     """The newest version of a dataset below a data folder."""
     folder = data / path
     return max(folder.iterdir()) / folder.name
+
+
+DAMAGE = st.one_of(
+    st.floats(0, 1, exclude_max=True).map(lambda share: ("cut", share)),
+    st.lists(
+        st.tuples(st.one_of(st.integers(0, 600), st.integers(0, 2**24)), st.integers(0, 7)), min_size=1, max_size=3
+    ).map(lambda flips: ("flip", flips)),
+)
+
+
+def damage(path: Path, how: Any) -> bool:
+    """Cut a file short, or flip single bits, the first few hundred bytes as often as all others; whether it changed."""
+    content = path.read_bytes()
+    kind, what = how
+    changed = bytearray(content)
+    if kind == "cut":
+        del changed[int(what * len(content)) :]
+    else:
+        for place, bit in what:
+            changed[place % len(content)] ^= 1 << bit
+    path.write_bytes(changed)
+    return bytes(changed) != content

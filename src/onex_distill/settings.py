@@ -1,8 +1,11 @@
 """Kedro's project settings."""
 
+from onex_distill.catalog import OrderedCatalog
 from onex_distill.hooks import FinishedRunsHook, KnownParametersHook
 
 HOOKS = (KnownParametersHook(), FinishedRunsHook())
+
+DATA_CATALOG_CLASS = OrderedCatalog
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

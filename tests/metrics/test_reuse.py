@@ -8,7 +8,7 @@ from onex_distill.metrics.reuse import mean_reuse_errors, sampled_reuse_errors
 from onex_distill.models.block_cache import BlockCache
 from onex_distill.models.cache_plan import CachePlan
 from onex_distill.models.compensation import Compensation
-from onex_distill.models.noise import noise_from_seeds
+from onex_distill.models.noise import latent_shape, noise_from_seeds
 from onex_distill.models.prompts import read_prompts
 from onex_distill.models.velocity import predict_velocity
 
@@ -80,8 +80,10 @@ def test_the_transformer_is_left_as_it_was(transformer, prompts, noise):
 @pytest.mark.parametrize("batch_size", [2, 4])
 def test_the_mean_is_over_all_rows_whatever_the_batches(transformer, prompt_tables, batch_size):
     plan = pd.DataFrame({"prompt_row": [0, 3, 1], "noise_seed": [7, 8, 9]})
-    noise = noise_from_seeds(plan["noise_seed"], transformer)
-    samples = sampled_reuse_errors(transformer, noise, SIGMAS, read_prompts(prompt_tables.prompts, [0, 3, 1]), [(1, 3)])
+    noise = noise_from_seeds(plan["noise_seed"], latent_shape(transformer))
+    samples = sampled_reuse_errors(
+        transformer, noise, SIGMAS, read_prompts(prompt_tables.prompts, [0, 3, 1], torch.device("cpu")), [(1, 3)]
+    )
     table = mean_reuse_errors(transformer, prompt_tables.prompts, plan, 3.0, 3, [(1, 3)], batch_size)
     place = {"step": 2, "block": 1, "stop": 3, "stream": "text"}
     assert errors_of(table, **place).item() == pytest.approx(errors_of(samples, **place).mean().item(), rel=1e-4)

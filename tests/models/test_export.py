@@ -205,12 +205,12 @@ def lose_a_band(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (remove_folder, "lacks its compensation"),
-        (remove_config, "is damaged"),
-        (break_config, "is damaged"),
-        (remove_weights, "is damaged"),
-        (cut_weights, "is damaged"),
-        (lose_a_band, "is damaged"),
+        (remove_folder, "compensation does not exist"),
+        (remove_config, "compensation cannot be loaded"),
+        (break_config, "compensation cannot be loaded"),
+        (remove_weights, "compensation cannot be loaded"),
+        (cut_weights, "compensation cannot be loaded"),
+        (lose_a_band, "compensation does not hold the weights of its config"),
     ],
 )
 def test_a_missing_or_damaged_compensation_is_answered_in_one_line(fractional, tmp_path, damage, message):

@@ -1,14 +1,11 @@
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
 from onex_distill.flow.sigmas import step_sigmas
-from onex_distill.models.noise import noise_from_seeds
-from onex_distill.models.prompts import read_prompts
-from onex_distill.models.sampling import decode_latents, sample_latents, sample_rows
+from onex_distill.models.sampling import decode_latents, sample_latents
 
 
 class LinearVelocity(nn.Module):
@@ -93,14 +90,3 @@ def test_decoded_images_are_clamped_and_differentiable():
     assert images.flatten().tolist() == [0.0, 0.5, 1.0]
     images.sum().backward()
     assert latents.grad.flatten()[1] > 0
-
-
-def test_rows_are_sampled_alike_in_any_batch(transformer, prompt_tables):
-    plan = pd.DataFrame({"prompt_row": [2, 0, 2], "noise_seed": [11, 12, 13]})
-    table = sample_rows(transformer, prompt_tables.prompts, plan, 3.0, 2, batch_size=2)
-    single = sample_rows(transformer, prompt_tables.prompts, plan, 3.0, 2, batch_size=1)
-    torch.testing.assert_close(table.column("latent"), single.column("latent"), rtol=1e-4, atol=1e-5)
-    assert table.index["noise_seed"].tolist() == [11, 12, 13]
-    noise = noise_from_seeds([13], transformer)
-    expected = sample_latents(transformer, noise, step_sigmas(2, 3.0), read_prompts(prompt_tables.prompts, [2]))
-    torch.testing.assert_close(table.column("latent")[2:], expected, rtol=1e-4, atol=1e-5)

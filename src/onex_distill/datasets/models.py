@@ -1,21 +1,23 @@
 """Folders of models: anything with ``save_pretrained`` and ``from_pretrained``."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
-from diffusers import ConfigMixin
 from kedro.io.core import DatasetError, Version
-from kedro.utils import load_obj
 
 from onex_distill.datasets.folder import FolderDataset
-from onex_distill.models.checks import check_teacher, check_teacher_folder
+from onex_distill.datasets.hub import download_teacher
+from onex_distill.models.teacher import TeacherFolder
+from onex_distill.storage.model_folder import ModelFolder, save_model, verify
 
 
 class ModelFolderDataset(FolderDataset):
-    """A model, pipeline or tokenizer saved in its library's own folder format.
+    """A model, pipeline or tokenizer in its library's own folder format.
 
-    ``class_name`` is the dotted name of the class, for example ``diffusers.StableDiffusion3Pipeline``. Only
-    safetensors are read, and nothing inside the folder is executed. ``load_args`` go to ``from_pretrained``.
+    Loads as a ``ModelFolder``, whose ``load()`` gives the model: what is large is read where it is needed, by the ranks
+    that need it. Saves a model, or the copy of another folder. ``class_name`` is the dotted name of the class, for
+    example ``diffusers.AutoencoderKL``.
     """
 
     def __init__(
@@ -23,46 +25,67 @@ class ModelFolderDataset(FolderDataset):
         *,
         filepath: str,
         class_name: str,
-        load_args: dict[str, Any] | None = None,
         version: Version | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(filepath=filepath, version=version, metadata=metadata)
         self.class_name = class_name
-        self.load_args = load_args or {}
 
-    def read(self, folder: Path) -> Any:
-        """Load with ``from_pretrained`` from this folder alone."""
-        model_class = load_obj(self.class_name)
-        model = model_class.from_pretrained(folder, local_files_only=True, use_safetensors=True, **self.load_args)
-        _forget_path(model)
-        return model
+    def read(self, folder: Path) -> ModelFolder:
+        """The folder, after its checksums."""
+        try:
+            verify(folder)
+        except ValueError as error:
+            raise DatasetError(str(error)) from error
+        return ModelFolder(path=folder, class_name=self.class_name)
 
     def write(self, data: Any, folder: Path) -> None:
-        """Save with ``save_pretrained`` as safetensors."""
-        data.save_pretrained(folder, safe_serialization=True)
+        """Copy a folder, or save a model as safetensors."""
+        if isinstance(data, ModelFolder | TeacherFolder):
+            shutil.copytree(data.path, folder, dirs_exist_ok=True)
+        else:
+            save_model(data, folder)
 
     def _describe(self) -> dict[str, Any]:
         return {**super()._describe(), "class_name": self.class_name}
 
 
-def _forget_path(model: Any) -> None:
-    """diffusers notes the folder that a model came from; what is saved later should not name paths of this machine."""
-    for part in (model, *getattr(model, "components", {}).values()):
-        if isinstance(part, ConfigMixin):
-            part.register_to_config(_name_or_path="")
+class TeacherDataset(FolderDataset):
+    """A Stable Diffusion 3 folder, checked on load.
 
+    ``hub_model``, for example ``stabilityai/stable-diffusion-3-medium-diffusers``, is downloaded into the folder when
+    that is missing.
+    """
 
-class TeacherDataset(ModelFolderDataset):
-    """A Stable Diffusion 3 folder whose components are checked before and after loading."""
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        hub_model: str | None = None,
+        version: Version | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(filepath=filepath, version=version, metadata=metadata)
+        self.hub_model = hub_model
 
-    def read(self, folder: Path) -> Any:
-        """Load the pipeline; raises DatasetError when a component is missing or does not fit the others."""
+    def load(self) -> TeacherFolder:
+        """The folder, downloaded if it has to be."""
+        folder = Path(self._get_load_path())
+        if self.hub_model is not None and not folder.is_dir():
+            download_teacher(self.hub_model, folder)
+        return super().load()
+
+    def read(self, folder: Path) -> TeacherFolder:
+        """The folder; raises DatasetError when a component is missing or does not fit the others."""
         try:
-            check_teacher_folder(folder)
-            pipeline = super().read(folder)
-            check_teacher(pipeline)
+            verify(folder)
+            return TeacherFolder(path=folder).check()
         except ValueError as error:
             raise DatasetError(str(error)) from error
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+
+    def write(self, data: Any, folder: Path) -> None:
+        """Save a pipeline."""
+        save_model(data, folder)
+
+    def _describe(self) -> dict[str, Any]:
+        return {**super()._describe(), "hub_model": self.hub_model}

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pandas as pd
+from kedro.io.core import DatasetError
 from kedro_datasets._typing import TablePreview
 
 from onex_distill.datasets.folder import FolderDataset
-from onex_distill.storage.tensor_table import TensorTable
+from onex_distill.storage.tensor_table import TensorTable, copy_table
 
 
 class TensorTableDataset(FolderDataset):
@@ -14,11 +15,14 @@ class TensorTableDataset(FolderDataset):
 
     def read(self, folder: Path) -> TensorTable:
         """Open the table; rows are read when they are asked for."""
-        return TensorTable.open(folder)
+        try:
+            return TensorTable(folder)
+        except ValueError as error:
+            raise DatasetError(str(error)) from error
 
     def write(self, data: TensorTable, folder: Path) -> None:
-        """Write the shards and the index."""
-        data.save(folder)
+        """Copy the table's files."""
+        copy_table(data, folder)
 
     def preview(self, nrows: int = 10) -> TablePreview:
         """The first rows of the index."""

@@ -1,26 +1,32 @@
 """Checkpoints of a training run: written to a temporary name, synced, renamed, verified on load.
 
-One checkpoint is a folder ``step-00000200`` with ``tensors.safetensors`` (every tensor of every state) and
-``state.json`` (everything else, and the SHA-256 of the tensor file). No pickle is involved.
+One checkpoint is a folder ``step-00000200``: ``rank-00000.safetensors`` and its checksum for every rank that took part
+(each rank writes an equal number of whole tensors, so that any number of ranks can read them) and ``state.json`` with
+everything else. No pickle is involved.
 """
 
+import errno
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import pandas as pd
-import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from onex_distill.engine.ranks import Ranks, whole
+from onex_distill.engine.run import Identity, Run
+from onex_distill.storage.files import sync, write_text
 
 logger = logging.getLogger(__name__)
 
 KEPT = 2
+MOST_CHANGES_NAMED = 4
 
 
 class Stateful(Protocol):
@@ -33,106 +39,160 @@ class Stateful(Protocol):
         """Restore what ``state_dict`` returned."""
 
 
-def save_checkpoint(
-    run_dir: Path, step: int, states: Mapping[str, Stateful], history: list[dict[str, float]], fingerprint: str
-) -> None:
-    """Write one checkpoint after ``step`` finished steps and drop all but the newest two."""
-    tensors: dict[str, Tensor] = {}
-    tree = {name: _flatten(state.state_dict(), name, tensors) for name, state in states.items()}
-    final = run_dir / f"step-{step:08d}"
-    partial = run_dir / f".partial-{step:08d}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(tensors, partial / "tensors.safetensors")
-    meta = {"step": step, "fingerprint": fingerprint, "history": history, "tree": tree}
-    meta["sha256"] = _sha256(partial / "tensors.safetensors")
-    (partial / "state.json").write_text(json.dumps(meta))
-    for path in (partial / "tensors.safetensors", partial / "state.json", partial):
-        _sync(path)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    _sync(run_dir)
-    for old in sorted(run_dir.glob("step-*"))[:-KEPT]:
-        shutil.rmtree(old)
+def save_checkpoint(run: Run, step: int, states: Mapping[str, Stateful], history: list[dict[str, float]]) -> None:
+    """Write one checkpoint after ``step`` finished steps and drop all but the newest two. Every rank calls this.
+
+    Raises OSError, with the checkpoint before untouched, when it cannot be written.
+    """
+    final, partial = run.folder / f"step-{step:08d}", run.folder / f".partial-step-{step:08d}"
+    if run.ranks.is_first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    run.ranks.wait()
+    tensors = _Collected(run.ranks)
+    tree = {name: tensors.flatten(state.state_dict(), name) for name, state in states.items()}
+    meta = {"step": step, "ranks": run.ranks.count, "identity": run.identity, "history": history, "tree": tree}
+    try:
+        _write_tensors(partial / f"rank-{run.ranks.index:05d}", tensors.mine)
+        run.ranks.wait()
+        if run.ranks.is_first:
+            write_text(partial / "state.json", json.dumps(meta))
+            _rename(partial, final)
+            for old in sorted(run.folder.glob("step-*"))[:-KEPT]:
+                _remove(old)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise OSError(
+            getattr(error, "errno", None) or errno.EIO,
+            f"the checkpoint of step {step} could not be written to {run.folder} ({error}); the one before is intact: "
+            "free space there and run again",
+        ) from error
 
 
-def load_latest(run_dir: Path, states: Mapping[str, Stateful], fingerprint: str) -> tuple[int, list[dict[str, float]]]:
+def load_latest(run: Run, states: Mapping[str, Stateful]) -> tuple[int, list[dict[str, float]]]:
     """Restore the newest undamaged checkpoint; return the number of finished steps and the loss history.
 
     A damaged checkpoint is skipped with a warning. Raises ValueError when the run directory belongs to other
-    parameters or inputs.
+    parameters or inputs, and names what changed.
     """
-    for folder in sorted(run_dir.glob("step-*"), reverse=True):
-        try:
-            meta = json.loads((folder / "state.json").read_text())
-            if _sha256(folder / "tensors.safetensors") != meta["sha256"]:
-                raise ValueError("checksum mismatch")
-        except (OSError, ValueError, KeyError) as error:
-            logger.warning("Checkpoint %s is damaged (%s); falling back to the one before.", folder, error)
+    for folder in sorted(run.folder.glob("step-*"), reverse=True):
+        damage = _damage(folder) if run.ranks.is_first else None
+        if run.ranks.total({"damaged": float(damage is not None)})["damaged"]:
+            if damage:
+                logger.warning("Checkpoint %s is damaged (%s); falling back to the one before.", folder, damage)
             continue
-        if meta["fingerprint"] != fingerprint:
-            raise ValueError(
-                f"{run_dir} holds an unfinished run with other parameters or inputs; restore them to resume it, "
-                "or delete that folder to start afresh"
-            )
-        tensors = load_file(folder / "tensors.safetensors")
+        meta = json.loads((folder / "state.json").read_text())
+        require_same(run.folder, meta["identity"], run.identity)
+        if meta["ranks"] != run.ranks.count and run.ranks.is_first:
+            logger.warning("%s began on %d ranks and goes on with %d.", run.folder, meta["ranks"], run.ranks.count)
+        tensors: dict[str, Tensor] = {}
+        for path in sorted(folder.glob("rank-*.safetensors")):
+            tensors |= load_file(path)
         for name, state in states.items():
-            state.load_state_dict(_restore(meta["tree"][name], tensors))
+            state.load_state_dict(_restore(meta["tree"][name], tensors, state.state_dict()))
         return int(meta["step"]), meta["history"]
     return 0, []
 
 
-def fingerprint_of(*parts: Any) -> str:
-    """A hash of parameters and input hashes, by which a run recognises its own checkpoints."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+def require_same(folder: Path, before: Identity, now: Identity) -> None:
+    """Raise ValueError that names what changed since the run in ``folder`` began."""
+    names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    if not names:
+        return
+    changes = [_change(name, before.get(name), now.get(name)) for name in names[:MOST_CHANGES_NAMED]]
+    more = f" and {len(names) - len(changes)} more" if len(names) > len(changes) else ""
+    raise ValueError(
+        f"{folder} holds an unfinished run with other settings: {', '.join(changes)}{more}; restore them to resume it, "
+        "or delete that folder to start afresh"
+    )
 
 
-def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """Replace tensors by references into ``tensors``; mappings become pairs, so that integer keys survive JSON."""
-    if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous().clone()
-        return {"tensor": path}
-    if isinstance(value, Mapping):
-        return {"pairs": [[key, _flatten(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
-    if isinstance(value, list | tuple):
-        return {"items": [_flatten(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"a checkpoint cannot hold {path}: {type(value).__name__}")
+def _change(name: str, before: object, now: object) -> str:
+    if name.startswith("input."):
+        return f"{name} has other contents"
+    return f"{name} was {before} and is {now}"
 
 
-def _restore(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+class _Collected:
+    """The tensors of a state tree, dealt out so that every rank writes its share of them."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self.count = 0
+        self.mine: dict[str, Tensor] = {}
+
+    def flatten(self, value: Any, path: str) -> Any:
+        """Replace tensors by references; mappings become pairs, so that integer keys survive JSON."""
+        if isinstance(value, Tensor):
+            full = whole(value.detach())
+            if self.count % self.ranks.count == self.ranks.index:
+                self.mine[path] = full.cpu().contiguous().clone()
+            self.count += 1
+            return {"tensor": path}
+        if isinstance(value, Mapping):
+            return {"pairs": [[key, self.flatten(item, f"{path}/{key}")] for key, item in value.items()]}
+        if isinstance(value, list | tuple):
+            return {"items": [self.flatten(item, f"{path}/{i}") for i, item in enumerate(value)]}
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise TypeError(f"a checkpoint cannot hold {path}: {type(value).__name__}")
+
+
+def _restore(value: Any, tensors: Mapping[str, Tensor], current: Any) -> Any:
+    """The tree with its tensors, sharded where ``current``, the state that they replace, is."""
     if not isinstance(value, dict):
         return value
     if "tensor" in value:
-        return tensors[value["tensor"]]
+        return sharded_like(tensors[value["tensor"]], current)
     if "items" in value:
-        return [_restore(item, tensors) for item in value["items"]]
-    return {key: _restore(item, tensors) for key, item in value["pairs"]}
+        return [_restore(item, tensors, None) for item in value["items"]]
+    known = current if isinstance(current, Mapping) else {}
+    return {key: _restore(item, tensors, known.get(key)) for key, item in value["pairs"]}
+
+
+def sharded_like(tensor: Tensor, current: object) -> Tensor:
+    """A whole tensor, split over the ranks if ``current`` is; no communication."""
+    if not isinstance(current, DTensor):
+        return tensor
+    return distribute_tensor(tensor, current.device_mesh, current.placements, src_data_rank=None)
+
+
+def _damage(folder: Path) -> str | None:
+    """Why a checkpoint cannot be used; None if it can."""
+    try:
+        ranks = json.loads((folder / "state.json").read_text())["ranks"]
+        for rank in range(ranks):
+            stem = folder / f"rank-{rank:05d}"
+            if _sha256(stem.with_suffix(".safetensors")) != stem.with_suffix(".sha256").read_text():
+                return f"{stem.name} has another checksum"
+    except (OSError, ValueError, KeyError) as error:
+        return str(error)
+    return None
+
+
+def _write_tensors(stem: Path, tensors: dict[str, Tensor]) -> None:
+    path = stem.with_suffix(".safetensors")
+    save_file(tensors, path)
+    sync(path)
+    write_text(stem.with_suffix(".sha256"), _sha256(path))
+
+
+def _rename(partial: Path, final: Path) -> None:
+    sync(partial)
+    if final.exists():
+        _remove(final)
+    partial.rename(final)
+    sync(final.parent)
+
+
+def _remove(folder: Path) -> None:
+    """Rename first, so that a half-removed checkpoint is never taken for one."""
+    trash = folder.with_name(f".removed-{folder.name}")
+    shutil.rmtree(trash, ignore_errors=True)
+    folder.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def index_fingerprint(index: pd.DataFrame, columns: list[str]) -> str:
-    """SHA-256 over some columns of a table's index, to record which prompts and seeds a run reads."""
-    return hashlib.sha256(pd.util.hash_pandas_object(index[columns]).to_numpy().tobytes()).hexdigest()
-
-
-def module_fingerprint(module: torch.nn.Module) -> str:
-    """SHA-256 over the names and bytes of a module's state, to record which weights a run started from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

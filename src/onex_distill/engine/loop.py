@@ -3,58 +3,94 @@
 import logging
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from typing import Never
 
 import pandas as pd
+import torch
 from pydantic import PositiveInt
 from tqdm import tqdm
 
 from onex_distill.engine.checkpoint import Stateful, load_latest, save_checkpoint
+from onex_distill.engine.run import Interrupted, Run
 from onex_distill.parameters import Params
 
 logger = logging.getLogger(__name__)
 
 Update = Callable[[int], dict[str, float]]
+Describe = Callable[[int], str]
 
 
 class LoopParams(Params):
-    """Length and bookkeeping of a training run."""
+    """Length and bookkeeping of a training run; so many steps in a row may have a loss that is not finite."""
 
     steps: PositiveInt
     checkpoint_every: PositiveInt
     log_every: PositiveInt
+    max_nonfinite_steps: PositiveInt
 
 
 def train(
-    update: Update, states: Mapping[str, Stateful], params: LoopParams, run_dir: Path, fingerprint: str
+    update: Update, states: Mapping[str, Stateful], params: LoopParams, run: Run, describe: Describe
 ) -> pd.DataFrame:
-    """Call ``update(step)`` for every step that the run directory has not seen yet; return the loss history.
+    """Call ``update(step)`` for every step that the run has not seen yet; return the loss history.
 
-    The history has a column ``step`` and one column a value that ``update`` returned. Raises FloatingPointError, with
-    the last checkpoint intact, when a value is not finite; ValueError when the run directory belongs to another run.
+    The history has a column ``step`` and one column a value that ``update`` returned, summed over ranks. ``describe``
+    names the seed and the rows of a step, for messages. Raises Interrupted after a request to stop, with a checkpoint
+    of the last step; FloatingPointError, with a checkpoint of the last good weights, when too many steps in a row were
+    not finite; MemoryError when a step does not fit; ValueError when the run folder belongs to another run.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    done, history = load_latest(run_dir, states, fingerprint)
-    if done:
-        logger.info("Resuming %s after step %d of %d.", run_dir.name, done, params.steps)
-    with tqdm(total=params.steps, initial=done, desc=run_dir.name, unit="step", mininterval=1.0) as bar:
+    done, history = load_latest(run, states)
+    if done and run.ranks.is_first:
+        logger.info("Resuming %s after step %d of %d.", run.folder.name, done, params.steps)
+    bad_steps = 0
+    with run.watching_signals(), _bar(params.steps, done, run) as bar:
         for step in range(done, params.steps):
-            values = update(step)
-            _require_finite(values, step, run_dir)
+            values = run.ranks.total(_guarded(update, step, run))
             history.append({"step": step, **values})
+            bad_steps = 0 if _finite(values) else bad_steps + 1
+            if bad_steps and run.ranks.is_first:
+                logger.warning("%s: step %d is not finite and changed no weight (%s).", run.folder.name, step, values)
             bar.update()
-            if (step + 1) % params.log_every == 0:
+            if (step + 1) % params.log_every == 0 and run.ranks.is_first:
                 bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
-                logger.info("%s step %d/%d %s", run_dir.name, step + 1, params.steps, bar.postfix)
-            if (step + 1) % params.checkpoint_every == 0 or step + 1 == params.steps:
-                save_checkpoint(run_dir, step + 1, states, history, fingerprint)
+                logger.info("%s step %d/%d %s", run.folder.name, step + 1, params.steps, bar.postfix)
+            given_up, stopping = bad_steps == params.max_nonfinite_steps, run.stop_requested()
+            last = step + 1 == params.steps
+            if last or given_up or stopping or (step + 1) % params.checkpoint_every == 0:
+                good = step + 1 - bad_steps * given_up
+                save_checkpoint(run, good, states, history[:good])
+            if given_up:
+                raise FloatingPointError(_not_finite(values, step, bad_steps, run, describe))
+            if stopping and not last:
+                raise Interrupted(f"{run.folder.name} was stopped and saved after step {step + 1} of {params.steps}")
     return pd.DataFrame(history)
 
 
-def _require_finite(values: dict[str, float], step: int, run_dir: Path) -> None:
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if bad:
-        raise FloatingPointError(
-            f"{run_dir.name}: {', '.join(bad)} is not finite at step {step}; the last checkpoint in {run_dir} is kept. "
-            "Lower the learning rate and run again"
-        )
+def _bar(steps: int, done: int, run: Run) -> "tqdm[Never]":
+    name = run.folder.name
+    return tqdm(total=steps, initial=done, desc=name, unit="step", mininterval=1.0, disable=not run.ranks.is_first)
+
+
+def _guarded(update: Update, step: int, run: Run) -> dict[str, float]:
+    """One step; running out of memory becomes one line that says what to lower."""
+    try:
+        return update(step)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise MemoryError(
+            f"{run.folder.name} ran out of memory in step {step}: lower its batch_size, or set compute.sharding to "
+            f"fsdp2 over more than {run.ranks.count} processes"
+        ) from error
+
+
+def _finite(values: Mapping[str, float]) -> bool:
+    return all(math.isfinite(value) for value in values.values())
+
+
+def _not_finite(values: Mapping[str, float], step: int, count: int, run: Run, describe: Describe) -> str:
+    bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
+    return (
+        f"{run.folder.name}: {bad} not finite in {count} steps in a row, the last being {step} ({describe(step)}); the "
+        f" weights of the last good step are kept in {run.folder}. Delete that folder and lower the learning rate"
+    )

@@ -1,14 +1,18 @@
 """Optimizers, learning-rate schedules and moving averages, each from its library."""
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from diffusers.optimization import get_scheduler
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from onex_distill.engine.checkpoint import sharded_like
+from onex_distill.engine.ranks import Ranks, whole
 from onex_distill.parameters import Params
 
 
@@ -27,9 +31,12 @@ class OptimizerParams(Params):
 class Stepper:
     """An optimizer with its clipping and learning-rate schedule, so that an update is one call."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], params: OptimizerParams, total_steps: int) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], params: OptimizerParams, total_steps: int, ranks: Ranks
+    ) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
         self.clip_norm = params.clip_norm
+        self.ranks = ranks
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=params.lr,
@@ -42,18 +49,26 @@ class Stepper:
             params.schedule, self.optimizer, num_warmup_steps=params.warmup_steps, num_training_steps=total_steps
         )
 
-    def step(self, loss: torch.Tensor) -> float:
-        """Backward, clip, step; return the gradient norm before clipping."""
+    def step(self, loss: Tensor) -> float:
+        """Backward, average over ranks, clip, step; return the gradient norm before clipping.
+
+        ``loss`` is the mean over this rank's rows times ``Ranks.weight``.
+        """
         loss.backward()
         return self.apply()
 
     def apply(self) -> float:
-        """Clip and step with the gradients that are there; return their norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        self.optimizer.step()
-        self.scheduler.step()
+        """Clip and step with the gradients that are there; return their norm before clipping.
+
+        Gradients that are not finite change nothing.
+        """
+        self.ranks.average_gradients(self.parameters)
+        norm = float(whole(nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)))
+        if math.isfinite(norm):
+            self.optimizer.step()
+            self.scheduler.step()
         self.discard()
-        return float(norm)
+        return norm
 
     def discard(self) -> None:
         """Drop the gradients unused."""
@@ -64,7 +79,12 @@ class Stepper:
         return {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned, sharded as the parameters are."""
+        moments = state["optimizer"]["state"]
+        for number, parameter in enumerate(self.parameters):
+            for name, value in moments.get(number, {}).items():
+                if isinstance(value, Tensor) and not isinstance(value, DTensor) and value.shape == parameter.shape:
+                    moments[number][name] = sharded_like(value, parameter.data)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
 

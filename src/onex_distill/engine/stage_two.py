@@ -10,31 +10,37 @@ Shapes: B batch, K steps; latents (B, C, H, W); images RGB in [0, 1], (B, 3, H*f
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel
+from diffusers import AutoencoderKL
 from peft import PeftModel
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from onex_distill.engine.checkpoint import Stateful, fingerprint_of, index_fingerprint, module_fingerprint
+from onex_distill.engine.checkpoint import Stateful
+from onex_distill.engine.job import Job
 from onex_distill.engine.loop import LoopParams, train
 from onex_distill.engine.optimisation import OptimizerParams, Stepper
 from onex_distill.engine.randomness import generator
+from onex_distill.engine.ranks import Ranks
+from onex_distill.engine.run import Run
+from onex_distill.engine.weights import gather, load_transformer, place
 from onex_distill.flow.conversions import euler_step
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.losses.adversarial import label_smoothed_discriminator_loss, label_smoothed_generator_loss
 from onex_distill.models.block_cache import BlockCache
-from onex_distill.models.compensation import CompensationParams
+from onex_distill.models.cache_plan import reuse_after_first
+from onex_distill.models.compensation import Compensation, CompensationParams
 from onex_distill.models.discriminator import Discriminator
 from onex_distill.models.lora import AdapterState, LoraParams, add_lora, merge_lora
-from onex_distill.models.noise import noise_from_seeds
+from onex_distill.models.noise import latent_shape, noise_from_seeds
 from onex_distill.models.prompts import PromptBatch, read_prompts
 from onex_distill.models.sampling import decode_latents, sample_latents
+from onex_distill.models.tiny import seeded
 from onex_distill.models.velocity import predict_velocity
 from onex_distill.parameters import Params
-from onex_distill.storage.tensor_table import TensorTable
+from onex_distill.storage.model_folder import ModelFolder, save_model
+from onex_distill.storage.tensor_table import TableFolder
 
 
 class AdversarialParams(Params):
@@ -73,33 +79,71 @@ class Batch:
     reference: Tensor
 
 
+class AdversarialJob(Job):
+    """Refine ``student`` on its own inference path against the images of ``references``.
+
+    ``references`` holds ``latent``; its index ``prompt_row`` and ``noise_seed``.
+    """
+
+    student: ModelFolder
+    autoencoder: ModelFolder
+    recogniser: ModelFolder
+    shift: float
+    embeddings: TableFolder
+    references: TableFolder
+    params: AdversarialParams
+
+    def run(self, run: Run) -> None:
+        """Write ``student`` and ``losses.parquet``."""
+        trainer = AdversarialTrainer(self, run.ranks)
+        losses = train(trainer.update, trainer.states(), self.params.loop, run, trainer.describe)
+        trainer.save(run.result)
+        if run.ranks.is_first:
+            losses.to_parquet(run.result / "losses.parquet")
+
+
+class CotrainingJob(AdversarialJob):
+    """Train a compensation, then compensation and student together, on the cached path; writes ``compensation`` too."""
+
+    params: CotrainingParams
+
+
 class AdversarialTrainer:
     """The networks and optimizers of one run, and its two kinds of update."""
 
-    def __init__(
-        self,
-        student: SD3Transformer2DModel,
-        autoencoder: AutoencoderKL,
-        discriminator: Discriminator,
-        shift: float,
-        params: AdversarialParams,
-        cache: BlockCache | None = None,
-    ) -> None:
-        self.params = params
-        self.autoencoder = autoencoder.requires_grad_(False).eval()
-        self.discriminator = discriminator
-        self.transformer = student
-        self.adapted: PeftModel = add_lora(student, params.lora)
-        self.cache = cache
-        self.levels = step_sigmas(params.num_inference_steps, shift)
+    def __init__(self, job: AdversarialJob, ranks: Ranks) -> None:
+        params = self.params = job.params
+        self.job, self.ranks = job, ranks
+        self.embeddings, self.references = job.embeddings.open(), job.references.open()
+        self.levels = step_sigmas(params.num_inference_steps, job.shift)
+        self.transformer = load_transformer(job.student)
+        self.cache: BlockCache | None = None
+        with seeded(params.seed):
+            if isinstance(params, CotrainingParams):
+                bands = (params.cached_blocks,)
+                function = params.compensation_function.model_dump()
+                compensation = Compensation(self.transformer.inner_dim, [bands], **function).to(ranks.device)
+                plan = reuse_after_first(bands, params.num_inference_steps)
+                self.cache = BlockCache(self.transformer, plan, compensation).attach()
+            discriminator = Discriminator(job.recogniser.load().to(ranks.device), params.discriminator_hidden)
+            self.discriminator = discriminator.to(ranks.device)
+            self.adapted: PeftModel = add_lora(self.transformer, params.lora)
+        place(self.transformer, ranks)
+        self.autoencoder: AutoencoderKL = job.autoencoder.load().requires_grad_(False).eval().to(ranks.device)
+        self._make_steppers()
+
+    def _make_steppers(self) -> None:
+        params = self.params
         generator_updates = self.generator_updates_before(params.loop.steps)
         discriminator_updates = params.loop.steps - generator_updates
-        self.student_stepper = Stepper(self.adapted.parameters(), params.student, generator_updates)
-        self.discriminator_stepper = Stepper(discriminator.parameters(), params.discriminator, discriminator_updates)
+        self.student_stepper = Stepper(self.adapted.parameters(), params.student, generator_updates, self.ranks)
+        self.discriminator_stepper = Stepper(
+            self.discriminator.parameters(), params.discriminator, discriminator_updates, self.ranks
+        )
         self.compensation_stepper: Stepper | None = None
-        trainable = [] if cache is None else list(cache.compensation.parameters())
+        trainable = [] if self.cache is None else list(self.cache.compensation.parameters())
         if trainable and isinstance(params, CotrainingParams):
-            self.compensation_stepper = Stepper(trainable, params.compensation, generator_updates)
+            self.compensation_stepper = Stepper(trainable, params.compensation, generator_updates, self.ranks)
 
     def states(self) -> dict[str, Stateful]:
         """Everything that a checkpoint has to hold."""
@@ -123,46 +167,76 @@ class AdversarialTrainer:
         """How many generator updates precede ``step``."""
         return max(step - self.params.discriminator_warmup, 0) // (self.params.discriminator_updates + 1)
 
+    def update(self, step: int) -> dict[str, float]:
+        """One update of the discriminator or of the generator; this rank's part of every value."""
+        batch, weight = self.draw_batch(step), self.ranks.weight(self.params.batch_size)
+        if self.is_generator_update(step):
+            means, norms = self.update_generator(batch, step, weight)
+        else:
+            means, norms = self.update_discriminator(batch, weight)
+        return self.ranks.part(self.params.batch_size, means, norms)
+
+    def rows(self, step: int) -> Tensor:
+        """Rows of the reference table for one step, drawn with replacement for the whole batch."""
+        draws = generator(self.params.seed, step, "stage two")
+        return torch.randint(len(self.references), (self.params.batch_size,), generator=draws)
+
+    def describe(self, step: int) -> str:
+        """The seed and the rows of a step, for messages."""
+        return f"seed {self.params.seed}, rows {self.rows(step).tolist()} of the reference latents"
+
+    def draw_batch(self, step: int) -> Batch:
+        """This rank's rows of one step."""
+        rows = self.rows(step)[self.ranks.share(self.params.batch_size)]
+        index = self.references.index.iloc[rows.numpy()]
+        device = self.ranks.device
+        return Batch(
+            prompts=read_prompts(self.embeddings, index["prompt_row"].to_numpy(), device),
+            noise=noise_from_seeds(index["noise_seed"], latent_shape(self.transformer)).to(device),
+            reference=self.references.read("latent", rows).to(device),
+        )
+
     def sample_with_gradient(self, batch: Batch) -> Tensor:
         """x0 on the inference path, with a gradient through the last step only."""
         last = len(self.levels) - 2
-        x_t = sample_latents(
-            self.transformer, batch.noise, self.levels[:-1], batch.prompts, before_step=self._begin_step
-        )
-        self._begin_step(last)
-        velocity = predict_velocity(self.transformer, x_t, float(self.levels[last]), batch.prompts)
+        with self.ranks.autocast():
+            x_t = sample_latents(
+                self.transformer, batch.noise, self.levels[:-1], batch.prompts, before_step=self._begin_step
+            )
+            self._begin_step(last)
+            velocity = predict_velocity(self.transformer, x_t, float(self.levels[last]), batch.prompts)
         return euler_step(x_t, velocity, float(self.levels[last]), 0.0)
 
-    def update_discriminator(self, batch: Batch) -> dict[str, float]:
-        """One step of the heads: reference images against the student's."""
+    def update_discriminator(self, batch: Batch, weight: float) -> tuple[dict[str, float], dict[str, float]]:
+        """One step of the heads: reference images against the student's. Returns mean losses and gradient norms."""
         with torch.no_grad():
             fake = decode_latents(self.autoencoder, self.sample_with_gradient(batch))
             real = decode_latents(self.autoencoder, batch.reference)
         logits = self.discriminator(real), self.discriminator(fake)
         loss = label_smoothed_discriminator_loss(*logits, self.params.label_smoothing)
-        self.discriminator_stepper.step(loss)
-        return {"discriminator_loss": float(loss.detach())}
+        norm = self.discriminator_stepper.step(loss * weight)
+        return {"discriminator_loss": float(loss.detach())}, {"discriminator_grad_norm": norm}
 
-    def update_generator(self, batch: Batch, step: int) -> dict[str, float]:
+    def update_generator(self, batch: Batch, step: int, weight: float) -> tuple[dict[str, float], dict[str, float]]:
         """One step of the student and, with a cache, of the compensation (alone during its warm-up)."""
         target = self.output_target(batch)
         x0 = self.sample_with_gradient(batch)
         adversarial = label_smoothed_generator_loss(self.discriminator(decode_latents(self.autoencoder, x0)))
         loss = self.params.adversarial_weight * adversarial
-        values = {"generator_loss": float(adversarial.detach())}
+        means, norms = {"generator_loss": float(adversarial.detach())}, {}
         if isinstance(self.params, CotrainingParams) and target is not None:
             output = mse_loss(x0, target)
             loss = loss + self.params.output_weight * output
-            values["output_loss"] = float(output.detach())
-        loss.backward()
+            means["output_loss"] = float(output.detach())
+        (loss * weight).backward()
         self.discriminator_stepper.discard()
         if self.compensation_stepper is not None:
-            values["compensation_grad_norm"] = self.compensation_stepper.apply()
+            norms["compensation_grad_norm"] = self.compensation_stepper.apply()
         if self._student_trains(step):
-            values["student_grad_norm"] = self.student_stepper.apply()
+            norms["student_grad_norm"] = self.student_stepper.apply()
         else:
             self.student_stepper.discard()
-        return values
+        return means, norms
 
     @torch.no_grad()
     def output_target(self, batch: Batch) -> Tensor | None:
@@ -171,14 +245,19 @@ class AdversarialTrainer:
             return None
         if self.cache is not None:
             self.cache.reset()
-        with self.adapted.disable_adapter():
+        with self.adapted.disable_adapter(), self.ranks.autocast():
             return sample_latents(self.transformer, batch.noise, self.levels, batch.prompts)
 
-    def finish(self) -> SD3Transformer2DModel:
-        """Detach the cache and merge the adapters."""
+    def save(self, folder: Path) -> None:
+        """Merge the adapters into the starting weights and write the student, and the compensation if there is one."""
+        adapters = gather(AdapterState(self.adapted).state_dict(), self.ranks)
+        if not self.ranks.is_first:
+            return
+        fresh = add_lora(self.job.student.load(), self.params.lora)
+        AdapterState(fresh).load_state_dict(adapters)
+        save_model(merge_lora(fresh), folder / "student")
         if self.cache is not None:
-            self.cache.detach()
-        return merge_lora(self.adapted).requires_grad_(False).eval()
+            save_model(self.cache.compensation, folder / "compensation")
 
     def _begin_step(self, step: int) -> None:
         if self.cache is not None:
@@ -188,40 +267,3 @@ class AdversarialTrainer:
         if not isinstance(self.params, CotrainingParams):
             return True
         return self.generator_updates_before(step) >= self.params.compensation_warmup
-
-
-def train_adversarially(
-    trainer: AdversarialTrainer, prompts: TensorTable, references: TensorTable, run_dir: Path
-) -> tuple[SD3Transformer2DModel, pd.DataFrame]:
-    """Run stage two on ``references`` (``latent``; index ``prompt_row``, ``noise_seed``); returns the student."""
-    params = trainer.params
-    start = module_fingerprint(trainer.transformer)
-
-    def update(step: int) -> dict[str, float]:
-        batch = draw_batch(trainer.transformer, prompts, references, params, step)
-        if trainer.is_generator_update(step):
-            return trainer.update_generator(batch, step)
-        return trainer.update_discriminator(batch)
-
-    rows = index_fingerprint(references.index, ["prompt_row", "noise_seed"])
-    fingerprint = fingerprint_of(params.model_dump(), start, rows)
-    history = train(update, trainer.states(), params.loop, run_dir, fingerprint)
-    return trainer.finish(), history
-
-
-def draw_batch(
-    transformer: SD3Transformer2DModel,
-    prompts: TensorTable,
-    references: TensorTable,
-    params: AdversarialParams,
-    step: int,
-) -> Batch:
-    """Rows of the reference table for one step, drawn with replacement."""
-    draws = generator(params.seed, step, "stage two")
-    rows = torch.randint(len(references), (params.batch_size,), generator=draws)
-    index = references.index.iloc[rows.numpy()]
-    return Batch(
-        prompts=read_prompts(prompts, index["prompt_row"].to_numpy()),
-        noise=noise_from_seeds(index["noise_seed"], transformer),
-        reference=references.read("latent", rows),
-    )

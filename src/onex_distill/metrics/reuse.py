@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.cache_plan import Band, check_bands
-from onex_distill.models.noise import noise_from_seeds
+from onex_distill.models.noise import latent_shape, noise_from_seeds
 from onex_distill.models.prompts import PromptBatch, read_prompts
 from onex_distill.models.sampling import sample_latents
 from onex_distill.storage.tensor_table import TensorTable
@@ -98,7 +98,7 @@ def mean_reuse_errors(
     parts = []
     for start in range(0, len(plan), batch_size):
         rows = plan.iloc[start : start + batch_size]
-        noise = noise_from_seeds(rows["noise_seed"], transformer)
-        prompts = read_prompts(embeddings, rows["prompt_row"].to_numpy())
+        noise = noise_from_seeds(rows["noise_seed"], latent_shape(transformer)).to(transformer.device)
+        prompts = read_prompts(embeddings, rows["prompt_row"].to_numpy(), transformer.device)
         parts.append(sampled_reuse_errors(transformer, noise, sigmas, prompts, bands))
     return pd.concat(parts).groupby(KEYS)["reuse_error"].mean().reset_index()

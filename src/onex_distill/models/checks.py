@@ -1,11 +1,8 @@
-"""Checks of Stable Diffusion 3 folders that are made before anything expensive."""
+"""Checks of a Stable Diffusion 3 folder, made from its small JSON files before anything expensive."""
 
 import json
 from pathlib import Path
-
-from diffusers import StableDiffusion3Pipeline
-
-from onex_distill.models.compensation import Compensation
+from typing import Any
 
 REQUIRED = (
     "transformer",
@@ -23,50 +20,46 @@ def check_teacher_folder(folder: Path) -> None:
 
     The T5 encoder and its tokenizer may be absent together, as in the published pipelines.
     """
-    index = folder / "model_index.json"
-    if not index.is_file():
+    if not (folder / "model_index.json").is_file():
         raise ValueError(f"{folder} is no diffusers pipeline: it has no model_index.json; point it to a teacher folder")
-    declared = json.loads(index.read_text())
+    declared = _json(folder / "model_index.json")
     if "StableDiffusion3" not in str(declared.get("_class_name")):
         raise ValueError(f"{folder} holds a {declared.get('_class_name')}, not a StableDiffusion3Pipeline")
     expected = list(REQUIRED) + [n for n in ("text_encoder_3", "tokenizer_3") if declared.get(n, [None])[0]]
     missing = [name for name in expected if not (folder / name).is_dir()]
     if missing:
         raise ValueError(f"{folder} lacks the component {missing[0]!r}; copy the whole teacher folder")
+    _check_widths(folder, "text_encoder_3" in expected)
 
 
-def check_compensation_folder(folder: Path) -> None:
-    """Raise ValueError with one line when an exported student declares a compensation that cannot be loaded whole."""
-    index = folder / "model_index.json"
-    if not index.is_file() or not json.loads(index.read_text()).get("compensation", [None])[0]:
-        return
-    part = folder / "compensation"
-    if not part.is_dir():
+def _check_widths(folder: Path, has_t5: bool) -> None:
+    """Raise ValueError when the transformer is no Stable Diffusion 3 one, or the components' widths disagree."""
+    transformer = _json(folder / "transformer/config.json")
+    if transformer.get("_class_name") != "SD3Transformer2DModel":
         raise ValueError(
-            f"{folder} lacks its compensation; copy the whole exported folder, or export the student again"
+            f"{folder / 'transformer'} holds a {transformer.get('_class_name')}, not an SD3Transformer2DModel; "
+            "the teacher must be a Stable Diffusion 3 or 3.5 model"
         )
+    clip = [_json(folder / name / "config.json")["projection_dim"] for name in ("text_encoder", "text_encoder_2")]
+    _agree(
+        "the pooled text width",
+        sum(clip),
+        "transformer.pooled_projection_dim",
+        transformer["pooled_projection_dim"],
+    )
+    channels = _json(folder / "vae/config.json")["latent_channels"]
+    _agree("vae.latent_channels", channels, "transformer.in_channels", transformer["in_channels"])
+    if has_t5:
+        t5 = _json(folder / "text_encoder_3/config.json")["d_model"]
+        _agree("the T5 width", t5, "transformer.joint_attention_dim", transformer["joint_attention_dim"])
+
+
+def _json(path: Path) -> dict[str, Any]:
     try:
-        _, info = Compensation.from_pretrained(
-            part, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # whatever a damaged file makes the libraries raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"{part} is damaged ({reason}); copy it again, or export the student again") from error
-    if info["missing_keys"]:
-        raise ValueError(
-            f"{part} is damaged (it lacks {info['missing_keys'][0]}); copy it again, or export the student again"
-        )
-
-
-def check_teacher(pipeline: StableDiffusion3Pipeline) -> None:
-    """Raise ValueError when the components' widths do not fit each other."""
-    config = pipeline.transformer.config
-    clip = (pipeline.text_encoder.config.projection_dim, pipeline.text_encoder_2.config.projection_dim)
-    _agree("the pooled text width", sum(clip), "transformer.pooled_projection_dim", config.pooled_projection_dim)
-    _agree("vae.latent_channels", pipeline.vae.config.latent_channels, "transformer.in_channels", config.in_channels)
-    if pipeline.text_encoder_3 is not None:
-        t5 = pipeline.text_encoder_3.config.d_model
-        _agree("the T5 width", t5, "transformer.joint_attention_dim", config.joint_attention_dim)
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is missing or damaged ({error}); copy the whole teacher folder") from error
+    return content
 
 
 def _agree(name: str, value: int, other: str, other_value: int) -> None:

@@ -7,6 +7,7 @@ Shapes: B batch, D width; residuals are (B, tokens, D); sigma is (B,).
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -114,6 +115,11 @@ class Compensation(ModelMixin, ConfigMixin):
         super().__init__()
         self.text = nn.ModuleDict({_key(band): _function(kind, width, rank) for band in self.bands})
         self.image = nn.ModuleDict({_key(band): _function(kind, width, rank) for band in self.bands})
+
+    @classmethod
+    def load_candidates(cls, folder: Path) -> tuple[Bands, ...]:
+        """The sets of bands of a saved compensation, from its small configuration alone."""
+        return tuple(as_bands(bands) for bands in cls.load_config(folder, local_files_only=True)["candidates"])
 
     @property
     def candidates(self) -> tuple[Bands, ...]:

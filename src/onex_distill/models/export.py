@@ -1,6 +1,7 @@
 """The fractional student as a diffusers pipeline."""
 
 import inspect
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -23,8 +24,8 @@ from transformers import (
 
 from onex_distill.models.block_cache import BlockCache, check_compensation
 from onex_distill.models.cache_plan import CachePlan, check_steps, plan_for_budget, reuse_after_first
-from onex_distill.models.checks import check_compensation_folder
 from onex_distill.models.compensation import Compensation
+from onex_distill.storage.model_folder import ModelFolder
 
 
 class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
@@ -83,7 +84,7 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
         """Load an exported student; raises ValueError with one line when its compensation is missing or damaged."""
         folder = Path(pretrained_model_name_or_path)
         if folder.is_dir() and "compensation" not in kwargs:
-            check_compensation_folder(folder)
+            _check_compensation(folder)
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @torch.no_grad()
@@ -131,6 +132,18 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
             "guidance_scale": 1.0,
             "max_sequence_length": self.config.max_sequence_length,
         }
+
+
+def _check_compensation(folder: Path) -> None:
+    """Raise ValueError with one line when an exported student declares a compensation that cannot be loaded whole."""
+    index = folder / "model_index.json"
+    if not index.is_file() or not json.loads(index.read_text()).get("compensation", [None])[0]:
+        return
+    name = f"{Compensation.__module__}.{Compensation.__qualname__}"
+    try:
+        ModelFolder(path=folder / "compensation", class_name=name).load()
+    except ValueError as error:
+        raise ValueError(f"{error}; copy the exported student again, or export it again") from error
 
 
 class _StepCounter:

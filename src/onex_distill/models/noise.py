@@ -16,7 +16,6 @@ def latent_shape(transformer: SD3Transformer2DModel) -> tuple[int, int, int]:
     return config.in_channels, config.sample_size, config.sample_size
 
 
-def noise_from_seeds(seeds: Iterable[int], transformer: SD3Transformer2DModel) -> Tensor:
-    """Standard normal noise in the transformer's latent shape, one seed a row."""
-    shape = latent_shape(transformer)
+def noise_from_seeds(seeds: Iterable[int], shape: tuple[int, int, int]) -> Tensor:
+    """Standard normal noise of shape (C, H, W), one seed a row."""
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])

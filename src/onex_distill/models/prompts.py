@@ -30,12 +30,17 @@ class PromptBatch:
         """One prompt repeated ``count`` times, without copying."""
         return PromptBatch(self.embeds.expand(count, -1, -1), self.pooled.expand(count, -1))
 
+    def to(self, device: torch.device) -> "PromptBatch":
+        """In float32 on a device; tables hold what the text encoders gave, often half precision."""
+        return PromptBatch(self.embeds.to(device, torch.float32), self.pooled.to(device, torch.float32))
+
 
 def concatenate(first: PromptBatch, second: PromptBatch) -> PromptBatch:
     """Two batches as one."""
     return PromptBatch(torch.cat([first.embeds, second.embeds]), torch.cat([first.pooled, second.pooled]))
 
 
-def read_prompts(table: TensorTable, rows: Sequence[int] | Tensor | np.ndarray) -> PromptBatch:
-    """Rows of an embeddings table."""
-    return PromptBatch(table.read("prompt_embeds", rows), table.read("pooled_prompt_embeds", rows))
+def read_prompts(table: TensorTable, rows: Sequence[int] | Tensor | np.ndarray, device: torch.device) -> PromptBatch:
+    """Rows of an embeddings table, on a device."""
+    prompts = PromptBatch(table.read("prompt_embeds", rows), table.read("pooled_prompt_embeds", rows))
+    return prompts.to(device)

@@ -3,21 +3,15 @@
 Shapes: B batch; latents (B, C, H, W); images RGB in [0, 1], (B, 3, H*f, W*f).
 """
 
-import time
 from collections.abc import Callable
 
-import pandas as pd
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from torch import Tensor
-from tqdm import tqdm
 
 from onex_distill.flow.conversions import euler_step
-from onex_distill.flow.sigmas import step_sigmas
-from onex_distill.models.noise import noise_from_seeds
-from onex_distill.models.prompts import PromptBatch, read_prompts
+from onex_distill.models.prompts import PromptBatch
 from onex_distill.models.velocity import predict_guided_velocity, predict_velocity
-from onex_distill.storage.tensor_table import TensorTable
 
 BeforeStep = Callable[[int], None]
 
@@ -56,27 +50,3 @@ def decode_latents(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
     unscaled = latents / autoencoder.config.scaling_factor + autoencoder.config.shift_factor
     images: Tensor = autoencoder.decode(unscaled, return_dict=False)[0]
     return (images / 2 + 0.5).clamp(0, 1)
-
-
-def sample_rows(
-    transformer: SD3Transformer2DModel,
-    embeddings: TensorTable,
-    plan: pd.DataFrame,
-    shift: float,
-    num_inference_steps: int,
-    batch_size: int,
-    empty: PromptBatch | None = None,
-    guidance_scale: float = 1.0,
-    before_step: BeforeStep | None = None,
-) -> TensorTable:
-    """Latents of every row of a plan (``prompt_row``, ``noise_seed``); the index gains ``seconds`` an image."""
-    sigmas = step_sigmas(num_inference_steps, shift)
-    latents, seconds = [], []
-    for start in tqdm(range(0, len(plan), batch_size), desc=f"sampling {num_inference_steps} steps", unit="batch"):
-        rows = plan.iloc[start : start + batch_size]
-        noise = noise_from_seeds(rows["noise_seed"], transformer)
-        prompts = read_prompts(embeddings, rows["prompt_row"].to_numpy())
-        began = time.perf_counter()
-        latents.append(sample_latents(transformer, noise, sigmas, prompts, empty, guidance_scale, before_step))
-        seconds += [(time.perf_counter() - began) / len(rows)] * len(rows)
-    return TensorTable(plan.assign(seconds=seconds), {"latent": torch.cat(latents)})

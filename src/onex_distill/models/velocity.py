@@ -25,7 +25,7 @@ def predict_velocity(transformer: SD3Transformer2DModel, x_t: Tensor, sigma: Sig
         pooled_projections=prompts.pooled,
         return_dict=False,
     )[0]
-    return velocity
+    return velocity.to(x_t.dtype)  # autocast gives half precision
 
 
 def predict_guided_velocity(
@@ -37,12 +37,12 @@ def predict_guided_velocity(
     guidance_scale: float,
     guided: Tensor,
 ) -> Tensor:
-    """Guided velocity on the rows where ``guided`` (B,) is true, conditional elsewhere, in one batched forward.
+    """Guided velocity on the rows where ``guided`` (B,), on the CPU, is true, conditional elsewhere, in one forward.
 
     Only guided rows cost an unconditional evaluation; the extra rows ride in the same call, so that every rank calls
     the network the same number of times.
     """
-    rows = guided.nonzero()[:, 0]
+    rows = guided.nonzero()[:, 0].to(x_t.device)
     levels = torch.as_tensor(sigma, dtype=torch.float32, device=x_t.device).expand(len(x_t))
     both = predict_velocity(
         transformer,

@@ -1,110 +1,236 @@
 """A table whose columns are tensors: an index (pandas) and, for every row, one slice of each named tensor.
 
 On disk it is a folder: ``index.parquet`` and shards ``part-00000.safetensors``, each holding ``rows_per_shard`` rows of
-every column. Rows are read from memory-mapped shards, so that opening a table costs nothing.
+every column and a checksum of every row. Shards are memory-mapped and only the rows that are asked for are read and
+verified, so that a table may be far larger than memory. ``table.json`` holds checksums of itself, of the index and of
+the shards' headers, so that no damage is taken for data.
 
 Shapes: N rows; a column is (N, ...).
 """
 
+import hashlib
 import json
+import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from onex_distill.parameters import Params
+from onex_distill.storage.files import complete, write_text
+
 ROWS_PER_SHARD = 4096
+CHECKSUM = ".crc32"
+TABLE_FILE = "table.json"
+INDEX_FILE = "index.parquet"
+LONGEST_HEADER = 2**20  # bytes; what a damaged length may make us read
 
 
 class TensorTable:
-    """An in-memory or on-disk table; both read the same way."""
+    """A table on disk. ``TensorTable.write`` makes one from tensors in memory, ``TableWriter`` shard by shard."""
 
-    def __init__(self, index: pd.DataFrame, columns: Mapping[str, Tensor]) -> None:
+    def __init__(self, folder: Path) -> None:
+        """Open a finished table. Raises ValueError when its description is damaged or a shard is missing."""
+        self.folder = folder
+        try:
+            meta = _read_meta(folder / TABLE_FILE)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder} is no finished table ({error}); make it again") from error
+        self.names: list[str] = meta["columns"]
+        self.rows_per_shard: int = meta["rows_per_shard"]
+        self._length: int = meta["rows"]
+        self._headers: dict[str, str] = meta["shards"]
+        self._index_checksum: str = meta["index"]
+        missing = [name for name in self._headers if not (folder / name).is_file()]
+        if missing:
+            raise ValueError(f"{folder} should hold {len(self._headers)} shards but lacks {missing[0]}; make it again")
+
+    @classmethod
+    def write(
+        cls, folder: Path, index: pd.DataFrame, columns: Mapping[str, Tensor], rows_per_shard: int = ROWS_PER_SHARD
+    ) -> "TensorTable":
+        """Write tensors (N, ...) and their index of N rows into a folder, and open it."""
         for name, column in columns.items():
             if len(column) != len(index):
                 raise ValueError(f"column {name!r} has {len(column)} rows, the index {len(index)}")
-        self.index = index.reset_index(drop=True)
-        self._columns: Mapping[str, Tensor | _ShardedColumn] = dict(columns)
+        writer = TableWriter(folder, len(index), rows_per_shard)
+        for number in range(writer.shards):
+            rows = writer.rows_of(number)
+            writer.write(number, {name: column[rows.start : rows.stop] for name, column in columns.items()})
+        return writer.finish(index)
 
-    @classmethod
-    def open(cls, folder: Path) -> "TensorTable":
-        """Open a folder that ``save`` wrote. Raises ValueError when a shard is missing or damaged."""
-        meta = json.loads((folder / "table.json").read_text())
-        shards = sorted(folder.glob("part-*.safetensors"))
-        if len(shards) != meta["shards"]:
-            raise ValueError(f"{folder} should hold {meta['shards']} shards but holds {len(shards)}; make it again")
-        table = cls(pd.read_parquet(folder / "index.parquet"), {})
-        table._columns = {name: _ShardedColumn(name, shards, meta["rows_per_shard"]) for name in meta["columns"]}
-        return table
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """What is known of every row. Raises ValueError when it is damaged."""
+        return pd.read_parquet(self._verified_index())
 
-    def save(self, folder: Path, rows_per_shard: int = ROWS_PER_SHARD) -> None:
-        """Write the table into an existing empty folder."""
-        self.index.to_parquet(folder / "index.parquet")
-        starts = range(0, len(self), rows_per_shard)
-        for number, start in enumerate(starts):
-            rows = range(start, min(start + rows_per_shard, len(self)))
-            part = {name: self.read(name, rows).contiguous() for name in self._columns}
-            save_file(part, folder / f"part-{number:05d}.safetensors")
-        meta = {"columns": sorted(self._columns), "rows_per_shard": rows_per_shard, "shards": len(starts)}
-        (folder / "table.json").write_text(json.dumps(meta))
+    def rows_where(self, column: str, value: str) -> np.ndarray:
+        """Rows whose index holds ``value``, without loading its other columns."""
+        table = pq.read_table(self._verified_index(), columns=[column], memory_map=True)
+        return np.flatnonzero(pc.equal(table[column], value).to_numpy())
 
     def __len__(self) -> int:
-        return len(self.index)
+        return self._length
 
     def read(self, name: str, rows: Sequence[int] | Tensor | np.ndarray) -> Tensor:
-        """The given rows of a column, (len(rows), ...)."""
-        if name not in self._columns:
-            raise KeyError(f"no column {name!r}; the table has {sorted(self._columns)}")
+        """The given rows of a column, (len(rows), ...). Raises ValueError when one of them is damaged."""
+        if name not in self.names:
+            raise KeyError(f"no column {name!r}; the table has {self.names}")
         positions = torch.tensor(np.asarray(rows), dtype=torch.int64)
         if len(positions) and not (int(positions.min()) >= 0 and int(positions.max()) < len(self)):
             raise IndexError(f"rows {positions.min()} to {positions.max()} asked of a table of {len(self)} rows")
-        return self._columns[name][positions]
+        numbers = positions // self.rows_per_shard
+        parts, order = [], []
+        for number in numbers.unique().tolist() or [0]:
+            places = (numbers == number).nonzero()[:, 0]
+            parts.append(self._read_shard(name, number, positions[places] - number * self.rows_per_shard))
+            order.append(places)
+        return torch.cat(parts)[torch.cat(order).argsort()]
 
     def column(self, name: str) -> Tensor:
         """A whole column, (N, ...)."""
         return self.read(name, range(len(self)))
-
-    def select(self, rows: Sequence[int] | np.ndarray) -> "TensorTable":
-        """An in-memory table of some rows."""
-        positions = list(rows)
-        columns = {name: self.read(name, positions) for name in self._columns}
-        return TensorTable(self.index.iloc[positions], columns)
 
     def batches(self, batch_size: int) -> Iterator[range]:
         """Consecutive row ranges that cover the table."""
         for start in range(0, len(self), batch_size):
             yield range(start, min(start + batch_size, len(self)))
 
+    @property
+    def handle(self) -> "TableFolder":
+        """The table by its path."""
+        return TableFolder(path=self.folder)
 
-class _ShardedColumn:
-    """One column spread over memory-mapped safetensors files."""
-
-    def __init__(self, name: str, shards: list[Path], rows_per_shard: int) -> None:
-        self.name = name
-        self.shards = shards
-        self.rows_per_shard = rows_per_shard
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        if not len(rows):
-            return self._read_shard(0)[rows]
-        numbers = rows // self.rows_per_shard
-        parts: list[Tensor] = []
-        order: list[Tensor] = []
-        for number in numbers.unique().tolist():
-            places = (numbers == number).nonzero()[:, 0]
-            parts.append(self._read_shard(number)[rows[places] - number * self.rows_per_shard])
-            order.append(places)
-        values = torch.cat(parts)
-        return values[torch.cat(order).argsort()]
-
-    def _read_shard(self, number: int) -> Tensor:
+    def _read_shard(self, name: str, number: int, rows: Tensor) -> Tensor:
+        path = self.folder / _shard_name(number)
         try:
-            with safe_open(self.shards[number], framework="pt") as file:
-                tensor: Tensor = file.get_tensor(self.name)
-                return tensor
+            if _header_checksum(path) != self._headers[path.name]:
+                raise ValueError(f"shard {path} is damaged (its header differs); make the table again")
+            with safe_open(path, framework="pt") as file:
+                values, checksums = file.get_tensor(name)[rows], file.get_tensor(name + CHECKSUM)[rows]
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"shard {self.shards[number]} is damaged ({error}); make the table again") from error
+            raise ValueError(f"shard {path} is damaged ({error}); make the table again") from error
+        wrong = (_row_checksums(values) != checksums).nonzero()[:, 0]
+        if len(wrong):
+            raise ValueError(f"shard {path} is damaged (row {int(rows[wrong[0]])} of {name!r}); make the table again")
+        return values
+
+    def _verified_index(self) -> Path:
+        path = self.folder / INDEX_FILE
+        if not path.is_file() or _file_checksum(path) != self._index_checksum:
+            raise ValueError(f"{path} is missing or damaged; make the table again")
+        return path
+
+
+class TableFolder(Params):
+    """A finished table by its path, as jobs hand it around."""
+
+    path: Path
+
+    def open(self) -> TensorTable:
+        """The table."""
+        return TensorTable(self.path)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the checksums of all rows and of the index."""
+        return _file_checksum(self.path / TABLE_FILE)
+
+
+class TableWriter:
+    """Writes a table shard by shard, in any order and from several processes; what is there already is kept."""
+
+    def __init__(self, folder: Path, rows: int, rows_per_shard: int = ROWS_PER_SHARD) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.rows = rows
+        self.rows_per_shard = rows_per_shard
+        self.shards = -(-rows // rows_per_shard)
+
+    def rows_of(self, number: int) -> range:
+        """The table's rows in one shard."""
+        start = number * self.rows_per_shard
+        return range(start, min(start + self.rows_per_shard, self.rows))
+
+    def has(self, number: int) -> bool:
+        """Whether a shard is complete."""
+        return (self.folder / _shard_name(number)).is_file()
+
+    def write(self, number: int, columns: Mapping[str, Tensor]) -> None:
+        """Write one shard under a temporary name, sync it and rename it."""
+        values = {name: column.detach().cpu().contiguous() for name, column in columns.items()}
+        checksums = {name + CHECKSUM: _row_checksums(column) for name, column in values.items()}
+        digest = hashlib.sha256(b"".join(checksums[key].numpy().tobytes() for key in sorted(checksums))).hexdigest()
+        path = self.folder / _shard_name(number)
+        with complete(path) as partial:
+            save_file(values | checksums, partial, metadata={"digest": digest})
+
+    def finish(self, index: pd.DataFrame) -> TensorTable:
+        """Write the index of all rows and open the table."""
+        if len(index) != self.rows:
+            raise ValueError(f"the index has {len(index)} rows, the table {self.rows}")
+        frame = index.reset_index(drop=True)
+        frame.to_parquet(self.folder / INDEX_FILE)
+        names: list[str] = []
+        paths = [self.folder / _shard_name(number) for number in range(self.shards)]
+        for path in paths[:1]:
+            with safe_open(path, framework="pt") as file:
+                names = sorted(name for name in file.keys() if not name.endswith(CHECKSUM))  # noqa: SIM118
+        meta = {
+            "columns": names,
+            "rows": self.rows,
+            "rows_per_shard": self.rows_per_shard,
+            "shards": {path.name: _header_checksum(path) for path in paths},
+            "index": _file_checksum(self.folder / INDEX_FILE),
+        }
+        write_text(self.folder / TABLE_FILE, json.dumps({"table": meta, "checksum": _meta_checksum(meta)}))
+        return TensorTable(self.folder)
+
+
+def copy_table(table: TensorTable, folder: Path) -> None:
+    """Copy the files of a table into an existing folder."""
+    shutil.copytree(table.folder, folder, dirs_exist_ok=True)
+
+
+def _shard_name(number: int) -> str:
+    return f"part-{number:05d}.safetensors"
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict) or content.get("checksum") != _meta_checksum(content.get("table")):
+        raise ValueError(f"{path.name} is damaged")
+    meta: dict[str, Any] = content["table"]
+    return meta
+
+
+def _meta_checksum(meta: object) -> str:
+    return hashlib.sha256(json.dumps(meta).encode()).hexdigest()
+
+
+def _file_checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _header_checksum(path: Path) -> str:
+    """SHA-256 of a shard's names, types, shapes and offsets, and of the digest of its rows' checksums."""
+    with path.open("rb") as file:
+        length = file.read(8)
+        return hashlib.sha256(length + file.read(min(int.from_bytes(length, "little"), LONGEST_HEADER))).hexdigest()
+
+
+def _row_checksums(column: Tensor) -> Tensor:
+    """CRC-32 of every row's bytes, (N,) int64."""
+    rows = column.contiguous().reshape(len(column), -1) if len(column) else column.reshape(0, 1)
+    data = rows.view(torch.uint8).numpy()
+    return torch.tensor([zlib.crc32(row) for row in data], dtype=torch.int64)

@@ -40,6 +40,7 @@ def create_cotraining(namespace: str) -> Pipeline:
                     "prompt_embeddings",
                     "reference_latents",
                     "params:cotraining",
+                    "params:compute",
                     "runs",
                 ],
                 ["student", "compensation", "cotraining_losses"],
@@ -48,7 +49,7 @@ def create_cotraining(namespace: str) -> Pipeline:
         ]
     )
     outputs = {name: f"{namespace}_{name}" for name in OUTPUTS}
-    return Pipeline(template, namespace=namespace, inputs=SHARED, outputs=outputs)
+    return Pipeline(template, namespace=namespace, inputs=SHARED, outputs=outputs, parameters={"compute"})
 
 
 def create_export(namespace: str) -> Pipeline:

@@ -14,14 +14,15 @@ from onex_distill.pipelines.evaluation.params import EvaluationParams
 from onex_distill.shapes.captions import named_attributes
 from onex_distill.shapes.networks import ShapesReader
 from onex_distill.shapes.world import FREE, Attributes
+from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
 REFERENCE = "teacher"
 
 
-def compute_fid(evaluator: ShapesReader, **samples: TensorTable) -> pd.DataFrame:
+def compute_fid(evaluator: ModelFolder, **samples: TensorTable) -> pd.DataFrame:
     """Frechet distance between each method's samples and the teacher's; the teacher itself has none."""
-    embedded = _features(evaluator, samples)
+    embedded = _features(evaluator.load(), samples)
     rows = [
         {"method": _name(table), "fid": None if key == REFERENCE else _fid(embedded, key)}
         for key, table in samples.items()
@@ -29,18 +30,18 @@ def compute_fid(evaluator: ShapesReader, **samples: TensorTable) -> pd.DataFrame
     return pd.DataFrame(rows).astype({"fid": float})
 
 
-def compute_alignment(evaluator: ShapesReader, **samples: TensorTable) -> pd.DataFrame:
+def compute_alignment(evaluator: ModelFolder, **samples: TensorTable) -> pd.DataFrame:
     """Share of images that show every attribute their caption names."""
     rows = [
-        {"method": _name(table), "alignment": attributes.alignment(_read(evaluator, table), _named(table))}
+        {"method": _name(table), "alignment": attributes.alignment(_read(evaluator.load(), table), _named(table))}
         for table in samples.values()
     ]
     return pd.DataFrame(rows)
 
 
-def compute_diversity(evaluator: ShapesReader, **samples: TensorTable) -> pd.DataFrame:
+def compute_diversity(evaluator: ModelFolder, **samples: TensorTable) -> pd.DataFrame:
     """Mean pairwise feature distance between the images of one caption."""
-    embedded = _features(evaluator, samples)
+    embedded = _features(evaluator.load(), samples)
     rows = [
         {"method": _name(table), "diversity": features.diversity(embedded[key], _captions(table))}
         for key, table in samples.items()
@@ -48,9 +49,9 @@ def compute_diversity(evaluator: ShapesReader, **samples: TensorTable) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def compute_precision_recall(evaluator: ShapesReader, params: EvaluationParams, **samples: TensorTable) -> pd.DataFrame:
+def compute_precision_recall(evaluator: ModelFolder, params: EvaluationParams, **samples: TensorTable) -> pd.DataFrame:
     """Precision and recall against the teacher's samples."""
-    embedded = _features(evaluator, samples)
+    embedded = _features(evaluator.load(), samples)
     rows = []
     for key, table in samples.items():
         precision, recall = features.precision_recall(embedded[key], embedded[REFERENCE], params.neighbours)
@@ -58,11 +59,11 @@ def compute_precision_recall(evaluator: ShapesReader, params: EvaluationParams, 
     return pd.DataFrame(rows)
 
 
-def compute_entropy(evaluator: ShapesReader, **samples: TensorTable) -> pd.DataFrame:
+def compute_entropy(evaluator: ModelFolder, **samples: TensorTable) -> pd.DataFrame:
     """Conditional entropy of each free attribute, in nats, and its distance to the renderer's distribution."""
     rows = []
     for table in samples.values():
-        read, named = _read(evaluator, table), _named(table)
+        read, named = _read(evaluator.load(), table), _named(table)
         entropy = {f"entropy_{name}": value for name, value in attributes.entropies(read, named).items()}
         variation = {f"total_variation_{name}": attributes.total_variation(name, read, named) for name in FREE}
         rows.append({"method": _name(table), **entropy, **variation})

@@ -1,5 +1,8 @@
 """methods -> samples -> one table a metric -> metrics table -> report."""
 
+from collections.abc import Callable
+from functools import partial, update_wrapper
+
 from kedro.pipeline import Node, Pipeline
 
 from onex_distill.pipelines.evaluation import nodes, report, sampling
@@ -17,29 +20,13 @@ LOSSES = {
 
 def sample_student_node(method: str, transformer: str) -> Node:
     """Sample a transformer that runs every block."""
-    return Node(
-        sampling.sample_student,
-        [transformer, *SHARED, "evaluation_plan", f"params:methods.{method}", "params:evaluation"],
-        [f"{method}_samples", f"{method}_cost"],
-        name=f"sample_{method}",
-    )
+    return _sampling_node(sampling.sample_student, method, [transformer, *SHARED])
 
 
 def sample_fractional_node(method: str) -> Node:
     """Sample a student with its block cache."""
-    return Node(
-        sampling.sample_fractional,
-        [
-            f"{method}_student",
-            f"{method}_compensation",
-            *SHARED,
-            "evaluation_plan",
-            f"params:methods.{method}",
-            "params:evaluation",
-        ],
-        [f"{method}_samples", f"{method}_cost"],
-        name=f"sample_{method}",
-    )
+    models = [f"{method}_student", f"{method}_compensation"]
+    return _sampling_node(sampling.sample_fractional, method, [*models, *SHARED])
 
 
 def create_sampling() -> Pipeline:
@@ -52,24 +39,27 @@ def create_sampling() -> Pipeline:
                     "teacher",
                     "teacher_latents",
                     "prompt_embeddings",
-                    "empty_prompt_embeddings",
                     "params:teacher_sampling",
                     "params:evaluation",
+                    "params:compute",
+                    "runs",
                 ],
                 ["teacher_samples", "teacher_cost"],
                 name="decode_teacher",
             ),
-            Node(
-                sampling.sample_teacher_in_few_steps,
-                [*SHARED, "evaluation_plan", "params:methods.teacher_2", "params:evaluation"],
-                ["teacher_2_samples", "teacher_2_cost"],
-                name="sample_teacher_2",
-            ),
+            _sampling_node(sampling.sample_teacher_in_few_steps, "teacher_2", SHARED),
             sample_student_node("stage_one_2", "student_stage_one"),
             sample_student_node("stage_two_2", "student_stage_two"),
             sample_fractional_node("fractional_167"),
         ]
     )
+
+
+def _sampling_node(function: Callable[..., sampling.Samples], method: str, inputs: list[str]) -> Node:
+    name = f"sample_{method}"
+    common = ["evaluation_plan", f"params:methods.{method}", "params:evaluation", "params:compute", "runs"]
+    named = update_wrapper(partial(function, name=name), function)
+    return Node(named, [*inputs, *common], [f"{method}_samples", f"{method}_cost"], name=name)
 
 
 def create_scoring(methods: tuple[str, ...], losses: dict[str, str]) -> Pipeline:

@@ -6,7 +6,6 @@ from html import escape
 
 import pandas as pd
 import plotly.express as px
-import torch
 from PIL import Image
 from plotly.graph_objects import Figure
 
@@ -77,5 +76,5 @@ def write_report(
 
 def _grid_rows(table: TensorTable, params: EvaluationParams) -> list[int]:
     """The first image of the first captions."""
-    first = ~torch.from_numpy(table.index["prompt_row"].duplicated().to_numpy())
-    return [int(row) for row in first.nonzero()[: params.grid_captions, 0]]
+    first = ~table.index["prompt_row"].duplicated().to_numpy()
+    return [int(row) for row in first.nonzero()[0][: params.grid_captions]]

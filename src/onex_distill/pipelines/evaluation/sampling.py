@@ -1,34 +1,42 @@
 """Nodes that turn a method into samples and their cost."""
 
-import time
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers import SD3Transformer2DModel
+from torch import Tensor
 
+from onex_distill.engine.compute import ComputeParams
+from onex_distill.engine.launch import launch
+from onex_distill.engine.sampling import DecodingJob, SamplingJob
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.metrics.cost import flops_of
 from onex_distill.models.block_cache import BlockCache
-from onex_distill.models.cache_plan import effective_nfe, reuse_after_first
+from onex_distill.models.cache_plan import Bands, effective_nfe, reuse_after_first
 from onex_distill.models.compensation import Compensation
-from onex_distill.models.noise import noise_from_seeds
-from onex_distill.models.prompts import read_prompts
-from onex_distill.models.sampling import BeforeStep, decode_latents, sample_latents, sample_rows
+from onex_distill.models.noise import latent_shape
+from onex_distill.models.prompts import PromptBatch
+from onex_distill.models.sampling import sample_latents
+from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.evaluation.params import EvaluationParams, MethodParams
 from onex_distill.pipelines.precompute.params import TeacherSamplingParams
+from onex_distill.storage.frame import store_frame
+from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
 Samples = tuple[TensorTable, dict[str, Any]]
 
 
 def decode_teacher(
-    teacher: StableDiffusion3Pipeline,
+    teacher: TeacherFolder,
     latents: TensorTable,
     embeddings: TensorTable,
-    empty: TensorTable,
     sampling: TeacherSamplingParams,
     params: EvaluationParams,
+    compute: ComputeParams,
+    runs: Path,
 ) -> Samples:
     """Images of the precomputed teacher latents."""
     method = MethodParams(
@@ -36,121 +44,136 @@ def decode_teacher(
         steps=sampling.num_inference_steps,
         guidance_scale=sampling.guidance_scale,
     )
-    images = _decode(teacher.vae, latents, method, params)
-    return images, _cost(teacher.transformer, teacher, embeddings, empty, latents.index, images, method, None)
+    job = DecodingJob(
+        folder=runs / "decode_teacher",
+        compute=compute,
+        autoencoder=teacher.autoencoder,
+        latents=latents.handle,
+        method=method.name,
+        batch_size=params.batch_size,
+    )
+    images = TensorTable(launch(job) / "samples")
+    return images, _cost(teacher.transformer, None, embeddings, images, method, teacher)
 
 
 def sample_student(
-    transformer: SD3Transformer2DModel,
-    teacher: StableDiffusion3Pipeline,
+    transformer: ModelFolder,
+    teacher: TeacherFolder,
     embeddings: TensorTable,
     empty: TensorTable,
     plan: pd.DataFrame,
     method: MethodParams,
     params: EvaluationParams,
+    compute: ComputeParams,
+    runs: Path,
+    name: str,
 ) -> Samples:
     """Samples of a transformer that runs every block in every step."""
-    return _sample(transformer, teacher, embeddings, empty, plan, method, params, None)
+    return _sample(transformer, None, teacher, embeddings, empty, plan, method, params, compute, runs / name)
 
 
 def sample_teacher_in_few_steps(
-    teacher: StableDiffusion3Pipeline,
+    teacher: TeacherFolder,
     embeddings: TensorTable,
     empty: TensorTable,
     plan: pd.DataFrame,
     method: MethodParams,
     params: EvaluationParams,
+    compute: ComputeParams,
+    runs: Path,
+    name: str,
 ) -> Samples:
     """The undistilled teacher with a student's steps."""
-    return sample_student(teacher.transformer, teacher, embeddings, empty, plan, method, params)
+    folder = runs / name
+    return _sample(teacher.transformer, None, teacher, embeddings, empty, plan, method, params, compute, folder)
 
 
 def sample_fractional(
-    transformer: SD3Transformer2DModel,
-    compensation: Compensation,
-    teacher: StableDiffusion3Pipeline,
+    transformer: ModelFolder,
+    compensation: ModelFolder,
+    teacher: TeacherFolder,
     embeddings: TensorTable,
     empty: TensorTable,
     plan: pd.DataFrame,
     method: MethodParams,
     params: EvaluationParams,
+    compute: ComputeParams,
+    runs: Path,
+    name: str,
 ) -> Samples:
     """Samples of a student that reuses the first set of bands that its compensation was trained for."""
-    cache_plan = reuse_after_first(compensation.candidates[0], method.steps)
-    cache = BlockCache(transformer, cache_plan, compensation).attach()
-    try:
-        return _sample(transformer, teacher, embeddings, empty, plan, method, params, cache)
-    finally:
-        cache.detach()
+    bands = Compensation.load_candidates(compensation.path)[0]
+    return _sample(
+        transformer, compensation, teacher, embeddings, empty, plan, method, params, compute, runs / name, bands
+    )
 
 
 def _sample(
-    transformer: SD3Transformer2DModel,
-    teacher: StableDiffusion3Pipeline,
+    transformer: ModelFolder,
+    compensation: ModelFolder | None,
+    teacher: TeacherFolder,
     embeddings: TensorTable,
     empty: TensorTable,
     plan: pd.DataFrame,
     method: MethodParams,
     params: EvaluationParams,
-    cache: BlockCache | None,
+    compute: ComputeParams,
+    folder: Path,
+    bands: Bands = (),
 ) -> Samples:
-    latents = sample_rows(
-        transformer,
-        embeddings,
-        plan,
-        teacher.scheduler.config.shift,
-        method.steps,
-        params.batch_size,
-        read_prompts(empty, [0]),
-        method.guidance_scale,
-        _before_step(cache),
+    job = SamplingJob(
+        folder=folder,
+        compute=compute,
+        transformer=transformer,
+        compensation=compensation,
+        bands=bands,
+        autoencoder=teacher.autoencoder,
+        embeddings=embeddings.handle,
+        empty=empty.handle,
+        plan=store_frame(plan.assign(method=method.name), folder / "plan.parquet"),
+        shift=teacher.shift,
+        num_inference_steps=method.steps,
+        guidance_scale=method.guidance_scale,
+        batch_size=params.batch_size,
     )
-    images = _decode(teacher.vae, latents, method, params)
-    return images, _cost(transformer, teacher, embeddings, empty, plan, images, method, cache)
-
-
-def _before_step(cache: BlockCache | None) -> BeforeStep | None:
-    return None if cache is None else cache.begin_step
-
-
-@torch.no_grad()
-def _decode(
-    autoencoder: AutoencoderKL, latents: TensorTable, method: MethodParams, params: EvaluationParams
-) -> TensorTable:
-    """Latents to uint8 images; the index names the method, and ``seconds`` an image now includes decoding."""
-    began = time.perf_counter()
-    batches = [decode_latents(autoencoder, latents.read("latent", rows)) for rows in latents.batches(params.batch_size)]
-    seconds = latents.index["seconds"] + (time.perf_counter() - began) / len(latents)
-    pixels = (torch.cat(batches) * 255).round().to(torch.uint8)
-    return TensorTable(latents.index.assign(method=method.name, seconds=seconds), {"image": pixels})
+    images = TensorTable(launch(job) / "samples")
+    return images, _cost(transformer, compensation, embeddings, images, method, teacher, bands)
 
 
 def _cost(
-    transformer: SD3Transformer2DModel,
-    teacher: StableDiffusion3Pipeline,
+    transformer: ModelFolder,
+    compensation: ModelFolder | None,
     embeddings: TensorTable,
-    empty: TensorTable,
-    plan: pd.DataFrame,
     images: TensorTable,
     method: MethodParams,
-    cache: BlockCache | None,
+    teacher: TeacherFolder,
+    bands: Bands = (),
 ) -> dict[str, Any]:
-    """Steps, evaluations by blocks and by FLOPs, and the median seconds an image, without text encoding."""
-    shift = teacher.scheduler.config.shift
-    noise = noise_from_seeds(plan["noise_seed"].iloc[:1], transformer)
-    prompts = read_prompts(embeddings, plan["prompt_row"].iloc[:1].to_numpy())
-    sigmas = step_sigmas(method.steps, shift)
-    blank = read_prompts(empty, [0])
+    """Steps, evaluations by blocks and by FLOPs, and the median seconds an image, without text encoding.
+
+    FLOPs are counted on the meta device, which computes nothing.
+    """
+    network: SD3Transformer2DModel = transformer.build()
+    noise = torch.empty((1, *latent_shape(network)), device="meta")
+    prompts = PromptBatch(_shape_of(embeddings, "prompt_embeds"), _shape_of(embeddings, "pooled_prompt_embeds"))
+    sigmas = [step_sigmas(steps, teacher.shift) for steps in (method.steps, 1)]
+    one = flops_of(lambda: sample_latents(network, noise, sigmas[1], prompts))
+    plan = reuse_after_first(bands, method.steps)
+    cache = None if compensation is None else BlockCache(network, plan, compensation.build()).attach()
+    before_step = None if cache is None else cache.begin_step
     total = flops_of(
-        lambda: sample_latents(transformer, noise, sigmas, prompts, blank, method.guidance_scale, _before_step(cache))
+        lambda: sample_latents(network, noise, sigmas[0], prompts, prompts, method.guidance_scale, before_step)
     )
-    one = flops_of(lambda: sample_latents(teacher.transformer, noise, step_sigmas(1, shift), prompts))
-    cache_plan = reuse_after_first((), method.steps) if cache is None else cache.plan
-    blocks = effective_nfe(cache_plan, len(transformer.transformer_blocks))
+    blocks = effective_nfe(plan, len(network.transformer_blocks))
     return {
         "method": method.name,
         "steps": method.steps,
         "nfe": blocks * (2 if method.guidance_scale > 1 else 1),
         "nfe_flops": total / one,
-        "seconds_per_image": float(images.index["seconds"].median()),
+        "seconds_per_image": float(images.column("seconds").median()),
     }
+
+
+def _shape_of(table: TensorTable, name: str) -> Tensor:
+    """One row of a column, without its values."""
+    return torch.empty_like(table.read(name, [0]), dtype=torch.float32, device="meta")

@@ -11,6 +11,7 @@ from onex_distill.metrics.grids import image_grid
 from onex_distill.models.export import FractionalStableDiffusion3Pipeline
 from onex_distill.models.text import count_truncated
 from onex_distill.parameters import Params
+from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.prompt_table import build_prompt_table
 
 
@@ -23,10 +24,11 @@ class GenerationParams(Params):
 
 
 def generate_images(
-    pipeline: FractionalStableDiffusion3Pipeline, captions: pd.DataFrame, params: GenerationParams
+    student: ModelFolder, captions: pd.DataFrame, params: GenerationParams
 ) -> tuple[dict[str, Image.Image], Image.Image]:
     """PNGs named by caption number and image number, and a sheet with one row a caption."""
     prompts = build_prompt_table(captions)["text"].tolist()
+    pipeline: FractionalStableDiffusion3Pipeline = student.load()
     count_truncated(pipeline, prompts, pipeline.config.max_sequence_length)
     pipeline.set_progress_bar_config(disable=True)
     per_caption = params.images_per_caption

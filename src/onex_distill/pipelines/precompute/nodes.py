@@ -1,15 +1,22 @@
 """Nodes of the precompute pipeline."""
 
+import logging
+from pathlib import Path
+
 import pandas as pd
 import torch
-from diffusers import StableDiffusion3Pipeline
 
-from onex_distill.models.prompts import read_prompts
-from onex_distill.models.sampling import sample_rows
-from onex_distill.models.text import count_truncated, encode_prompts
+from onex_distill.engine.compute import ComputeParams
+from onex_distill.engine.launch import launch
+from onex_distill.engine.sampling import EmbeddingJob, SamplingJob
+from onex_distill.models.teacher import TeacherFolder
+from onex_distill.models.text import count_truncated
 from onex_distill.pipelines.precompute.params import EvaluationSetParams, TeacherSamplingParams, TextParams
+from onex_distill.storage.frame import store_frame
 from onex_distill.storage.prompt_table import build_prompt_table, rows_of_split
 from onex_distill.storage.tensor_table import TensorTable
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_prompts(captions: pd.DataFrame) -> pd.DataFrame:
@@ -18,15 +25,31 @@ def prepare_prompts(captions: pd.DataFrame) -> pd.DataFrame:
 
 
 def embed_prompts(
-    prompts: pd.DataFrame, teacher: StableDiffusion3Pipeline, params: TextParams
+    prompts: pd.DataFrame,
+    teacher: TeacherFolder,
+    plan: pd.DataFrame,
+    params: TextParams,
+    compute: ComputeParams,
+    runs: Path,
 ) -> tuple[TensorTable, TensorTable]:
-    """Embeddings of every caption, and of the empty prompt that guidance needs."""
-    texts = prompts["text"].tolist()
-    count_truncated(teacher, texts, params.max_sequence_length)
+    """Embeddings of every caption, and of the empty prompt that guidance needs.
+
+    ``plan`` is read so that nothing expensive starts before the resources are known to be there.
+    """
+    logger.info("The largest run needs %.1f GiB of memory a rank.", plan["memory_gib_per_rank"].max())
+    count_truncated(teacher.load_tokenizers(), prompts["text"].tolist(), params.max_sequence_length)
     tables = []
-    for index, batch in ((prompts, texts), (pd.DataFrame({"id": ["empty"]}), [""])):
-        embeds, pooled = encode_prompts(teacher, batch, params.max_sequence_length, params.batch_size)
-        tables.append(TensorTable(index, {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}))
+    for name, frame in (("captions", prompts), ("empty", pd.DataFrame({"id": ["empty"], "text": ""}))):
+        folder = runs / "embed_prompts" / name
+        job = EmbeddingJob(
+            folder=folder,
+            compute=compute,
+            teacher=teacher,
+            prompts=store_frame(frame, folder / "prompts.parquet"),
+            max_sequence_length=params.max_sequence_length,
+            batch_size=params.batch_size,
+        )
+        tables.append(TensorTable(launch(job) / "embeddings"))
     return tables[0], tables[1]
 
 
@@ -42,20 +65,28 @@ def plan_evaluation(prompts: pd.DataFrame, params: EvaluationSetParams) -> pd.Da
 
 
 def sample_teacher(
-    teacher: StableDiffusion3Pipeline,
+    teacher: TeacherFolder,
     embeddings: TensorTable,
     empty: TensorTable,
     plan: pd.DataFrame,
     params: TeacherSamplingParams,
+    compute: ComputeParams,
+    runs: Path,
 ) -> TensorTable:
-    """The teacher's latents on the evaluation plan; ``seconds`` in the index is the transformer's time an image."""
-    return sample_rows(
-        teacher.transformer,
-        embeddings,
-        plan,
-        teacher.scheduler.config.shift,
-        params.num_inference_steps,
-        params.batch_size,
-        read_prompts(empty, [0]),
-        params.guidance_scale,
+    """The teacher's latents on the evaluation plan; the column ``seconds`` is the transformer's time an image."""
+    folder = runs / "sample_teacher"
+    job = SamplingJob(
+        folder=folder,
+        compute=compute,
+        transformer=teacher.transformer,
+        compensation=None,
+        autoencoder=None,
+        embeddings=embeddings.handle,
+        empty=empty.handle,
+        plan=store_frame(plan, folder / "plan.parquet"),
+        shift=teacher.shift,
+        num_inference_steps=params.num_inference_steps,
+        guidance_scale=params.guidance_scale,
+        batch_size=params.batch_size,
     )
+    return TensorTable(launch(job) / "samples")

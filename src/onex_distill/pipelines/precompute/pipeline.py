@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from onex_distill.pipelines.precompute import nodes
+from onex_distill.pipelines.precompute import nodes, planning
 
 
 def create_pipeline() -> Pipeline:
@@ -11,8 +11,24 @@ def create_pipeline() -> Pipeline:
         [
             Node(nodes.prepare_prompts, "captions", "prompts", name="prepare_prompts"),
             Node(
+                planning.plan_resources,
+                [
+                    "teacher",
+                    "prompts",
+                    "params:text",
+                    "params:reference.stage_one",
+                    "params:student.stage_one",
+                    "params:student.stage_two",
+                    "params:fractional_167.cotraining",
+                    "params:compute",
+                    "runs",
+                ],
+                "resource_plan",
+                name="plan_resources",
+            ),
+            Node(
                 nodes.embed_prompts,
-                ["prompts", "teacher", "params:text"],
+                ["prompts", "teacher", "resource_plan", "params:text", "params:compute", "runs"],
                 ["prompt_embeddings", "empty_prompt_embeddings"],
                 name="embed_prompts",
             ),
@@ -30,6 +46,8 @@ def create_pipeline() -> Pipeline:
                     "empty_prompt_embeddings",
                     "evaluation_plan",
                     "params:teacher_sampling",
+                    "params:compute",
+                    "runs",
                 ],
                 "teacher_latents",
                 name="sample_teacher",

@@ -4,12 +4,13 @@ from typing import Annotated
 
 import pandas as pd
 import plotly.express as px
-from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from plotly.graph_objects import Figure
 from pydantic import Field, PositiveInt
 
 from onex_distill.metrics.reuse import mean_reuse_errors
+from onex_distill.models.teacher import TeacherFolder
 from onex_distill.parameters import Params
+from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
 
@@ -23,9 +24,9 @@ class ReuseParams(Params):
 
 
 def measure_reuse_error(
-    teacher: StableDiffusion3Pipeline,
-    stage_one: SD3Transformer2DModel,
-    stage_two: SD3Transformer2DModel,
+    teacher: TeacherFolder,
+    stage_one: ModelFolder,
+    stage_two: ModelFolder,
     embeddings: TensorTable,
     plan: pd.DataFrame,
     params: ReuseParams,
@@ -35,12 +36,12 @@ def measure_reuse_error(
     # spread over the plan, whose rows are grouped by caption
     rows = plan.iloc[:: max(1, len(plan) // params.images)].head(params.images)
     tables = []
-    for name, transformer in models.items():
+    for name, folder in models.items():
         table = mean_reuse_errors(
-            transformer,
+            folder.load().eval(),
             embeddings,
             rows,
-            teacher.scheduler.config.shift,
+            teacher.shift,
             params.num_inference_steps,
             params.bands,
             params.batch_size,

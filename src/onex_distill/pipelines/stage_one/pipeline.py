@@ -6,7 +6,7 @@ from kedro.pipeline import Node, Pipeline
 
 from onex_distill.pipelines.stage_one.nodes import match_distribution
 
-SHARED_INPUTS = {"teacher", "prompts", "prompt_embeddings", "empty_prompt_embeddings", "runs"}
+SHARED_INPUTS = {"teacher", "prompt_embeddings", "empty_prompt_embeddings", "runs"}
 
 
 def create_distribution_matching(namespace: str) -> Pipeline:
@@ -18,10 +18,10 @@ def create_distribution_matching(namespace: str) -> Pipeline:
                 update_wrapper(train, match_distribution),
                 [
                     "teacher",
-                    "prompts",
                     "prompt_embeddings",
                     "empty_prompt_embeddings",
                     "params:stage_one",
+                    "params:compute",
                     "runs",
                 ],
                 ["stage_one", "stage_one_losses"],
@@ -30,7 +30,7 @@ def create_distribution_matching(namespace: str) -> Pipeline:
         ]
     )
     outputs = {name: f"{namespace}_{name}" for name in ("stage_one", "stage_one_losses")}
-    return Pipeline(template, namespace=namespace, inputs=SHARED_INPUTS, outputs=outputs)
+    return Pipeline(template, namespace=namespace, inputs=SHARED_INPUTS, outputs=outputs, parameters={"compute"})
 
 
 def create_pipeline() -> Pipeline:

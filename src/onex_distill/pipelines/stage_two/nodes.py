@@ -4,24 +4,28 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 
-from onex_distill.engine.stage_two import AdversarialParams, AdversarialTrainer, train_adversarially
-from onex_distill.models.discriminator import Discriminator
-from onex_distill.models.sampling import sample_rows
-from onex_distill.models.tiny import seeded
+from onex_distill.engine.compute import ComputeParams
+from onex_distill.engine.launch import launch
+from onex_distill.engine.sampling import SamplingJob
+from onex_distill.engine.stage_two import AdversarialJob, AdversarialParams
+from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.stage_two.params import ReferencesParams
-from onex_distill.shapes.networks import ShapesReader
+from onex_distill.storage.frame import store_frame
+from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.prompt_table import rows_of_split
 from onex_distill.storage.tensor_table import TensorTable
 
 
 def sample_references(
-    generator: SD3Transformer2DModel,
-    teacher: StableDiffusion3Pipeline,
+    generator: ModelFolder,
+    teacher: TeacherFolder,
     prompts: pd.DataFrame,
     embeddings: TensorTable,
+    empty: TensorTable,
     params: ReferencesParams,
+    compute: ComputeParams,
+    runs: Path,
 ) -> TensorTable:
     """The real side of stage two: latents of the reference generator on captions of the reference split."""
     rows = torch.tensor(rows_of_split(prompts, "reference"))
@@ -34,22 +38,47 @@ def sample_references(
             "noise_seed": range(params.seed, params.seed + params.count),
         }
     )
-    shift = teacher.scheduler.config.shift
-    return sample_rows(generator, embeddings, plan, shift, params.num_inference_steps, params.batch_size)
+    folder = runs / "sample_references"
+    job = SamplingJob(
+        folder=folder,
+        compute=compute,
+        transformer=generator,
+        compensation=None,
+        autoencoder=None,
+        embeddings=embeddings.handle,
+        empty=empty.handle,
+        plan=store_frame(plan, folder / "plan.parquet"),
+        shift=teacher.shift,
+        num_inference_steps=params.num_inference_steps,
+        guidance_scale=1.0,
+        batch_size=params.batch_size,
+    )
+    return TensorTable(launch(job) / "samples")
 
 
 def refine_adversarially(
-    student: SD3Transformer2DModel,
-    teacher: StableDiffusion3Pipeline,
-    recogniser: ShapesReader,
+    student: ModelFolder,
+    teacher: TeacherFolder,
+    recogniser: ModelFolder,
     embeddings: TensorTable,
     references: TensorTable,
     params: AdversarialParams,
+    compute: ComputeParams,
     runs: Path,
     name: str,
-) -> tuple[SD3Transformer2DModel, pd.DataFrame]:
+) -> tuple[ModelFolder, pd.DataFrame]:
     """Refine the student's detail on its own inference path against the reference images."""
-    with seeded(params.seed):
-        discriminator = Discriminator(recogniser, params.discriminator_hidden)
-        trainer = AdversarialTrainer(student, teacher.vae, discriminator, teacher.scheduler.config.shift, params)
-    return train_adversarially(trainer, embeddings, references, runs / name)
+    job = AdversarialJob(
+        folder=runs / name,
+        compute=compute,
+        student=student,
+        autoencoder=teacher.autoencoder,
+        recogniser=recogniser,
+        shift=teacher.shift,
+        embeddings=embeddings.handle,
+        references=references.handle,
+        params=params,
+    )
+    result = launch(job)
+    refined = ModelFolder(path=result / "student", class_name=student.class_name)
+    return refined, pd.read_parquet(result / "losses.parquet")

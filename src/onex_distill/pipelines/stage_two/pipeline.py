@@ -13,7 +13,16 @@ def create_references() -> Pipeline:
         [
             Node(
                 sample_references,
-                ["reference_stage_one", "teacher", "prompts", "prompt_embeddings", "params:references"],
+                [
+                    "reference_stage_one",
+                    "teacher",
+                    "prompts",
+                    "prompt_embeddings",
+                    "empty_prompt_embeddings",
+                    "params:references",
+                    "params:compute",
+                    "runs",
+                ],
                 "reference_latents",
                 name="sample_references",
             )
@@ -35,6 +44,7 @@ def create_refinement(namespace: str) -> Pipeline:
                     "prompt_embeddings",
                     "reference_latents",
                     "params:stage_two",
+                    "params:compute",
                     "runs",
                 ],
                 ["stage_two", "stage_two_losses"],
@@ -45,7 +55,7 @@ def create_refinement(namespace: str) -> Pipeline:
     shared = ("teacher", "recogniser", "prompt_embeddings", "reference_latents", "runs")
     inputs = {name: name for name in shared} | {"stage_one": f"{namespace}_stage_one"}
     outputs = {name: f"{namespace}_{name}" for name in ("stage_two", "stage_two_losses")}
-    return Pipeline(template, namespace=namespace, inputs=inputs, outputs=outputs)
+    return Pipeline(template, namespace=namespace, inputs=inputs, outputs=outputs, parameters={"compute"})
 
 
 def create_pipeline() -> Pipeline:

@@ -1,0 +1,130 @@
+"""What a training will need, before it starts: memory of a rank, disk of the run.
+
+Weights, gradients and optimizer state follow from the number of parameters. Activations are counted: the network runs
+once on the meta device, which computes nothing, and every tensor that autograd would keep is added up.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+from diffusers import SD3Transformer2DModel
+from torch import Tensor, nn
+
+from onex_distill.engine.checkpoint import KEPT
+from onex_distill.engine.compute import ComputeParams
+from onex_distill.engine.stage_one import StageOneParams
+from onex_distill.engine.stage_two import AdversarialParams
+from onex_distill.models.lora import add_lora
+from onex_distill.models.noise import latent_shape
+from onex_distill.models.prompts import PromptBatch
+from onex_distill.models.teacher import TeacherFolder
+from onex_distill.models.velocity import predict_velocity
+
+FLOAT = 4  # bytes of a float32
+MOMENTS = 2 * FLOAT  # bytes of AdamW's state a parameter
+
+
+class Need(NamedTuple):
+    """Bytes that one rank needs on its device, and that the run needs on disk."""
+
+    memory: int
+    disk: int
+
+
+def stage_one_need(teacher: TeacherFolder, tokens: int, params: StageOneParams, compute: ComputeParams) -> Need:
+    """Teacher, student, fake score and average in float32; one gradient at a time; AdamW for two; two graphs."""
+    transformer = teacher.transformer.build()
+    count = _count(transformer.parameters())
+    state = count * (4 * FLOAT + FLOAT + 2 * MOMENTS)
+    rows = -(-params.batch_size // compute.ranks)
+    activations = 2 * transformer_activations(transformer, rows, tokens, compute)
+    checkpoint = count * (3 * FLOAT + 2 * MOMENTS)
+    return Need(_shard(state, compute) + activations, (KEPT + 1) * checkpoint + 2 * count * FLOAT)
+
+
+def stage_two_need(teacher: TeacherFolder, tokens: int, params: AdversarialParams, compute: ComputeParams) -> Need:
+    """A frozen base, adapters with gradient and AdamW, the frozen autoencoder, the graphs of a step and of decoding."""
+    transformer, autoencoder = teacher.transformer.build(), teacher.autoencoder.build()
+    count, fixed = _count(transformer.parameters()), _count(autoencoder.parameters())
+    shape = latent_shape(transformer)
+    adapted = add_lora(transformer, params.lora)
+    trained = _count(p for p in adapted.parameters() if p.requires_grad)
+    rows = -(-params.batch_size // compute.ranks)
+    latents = torch.empty((rows, *shape), device="meta", requires_grad=True)
+    decoding = saved_bytes(autoencoder.requires_grad_(False), lambda: autoencoder.decode(latents).sample)
+    activations = transformer_activations(transformer, rows, tokens, compute) + decoding
+    state = _shard((count + trained) * FLOAT + trained * (FLOAT + MOMENTS), compute) + fixed * FLOAT
+    return Need(state + activations, (KEPT + 1) * trained * (FLOAT + MOMENTS) + 2 * count * FLOAT)
+
+
+def transformer_activations(transformer: SD3Transformer2DModel, rows: int, tokens: int, compute: ComputeParams) -> int:
+    """Bytes that the backward of one forward of ``rows`` samples keeps."""
+    config = transformer.config
+    prompts = PromptBatch(
+        torch.empty((rows, tokens, config.joint_attention_dim), device="meta"),
+        torch.empty((rows, config.pooled_projection_dim), device="meta"),
+    )
+    noise = torch.empty((rows, *latent_shape(transformer)), device="meta")
+    whole = saved_bytes(transformer, lambda: predict_velocity(transformer, noise, 1.0, prompts))
+    return whole // 2 if compute.mixed_precision == "bf16" else whole
+
+
+def saved_bytes(module: nn.Module, forward: Callable[[], Tensor]) -> int:
+    """Bytes of the tensors that autograd keeps for the backward, each storage once, parameters left out."""
+    own = {p.untyped_storage()._cdata for p in module.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()._cdata
+        if storage not in own:
+            kept[storage] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        forward()
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def available_memory(compute: ComputeParams) -> int:
+    """Bytes that one rank may use: its accelerator's, or its share of the machine's free memory."""
+    if compute.device == "auto" and torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return int(psutil.virtual_memory().available) // compute.processes
+
+
+def available_disk(folder: Path) -> int:
+    """Free bytes where a folder is, or will be made."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def require_fit(name: str, need: Need, memory: int, disk: int, compute: ComputeParams) -> None:
+    """Raise ValueError when a run cannot fit, with what to change."""
+    if need.memory > memory:
+        raise ValueError(
+            f"{name} needs {gib(need.memory):.1f} GiB of memory a rank and {gib(memory):.1f} are there; lower its "
+            f"batch_size, or set compute.sharding to fsdp2 over more than {compute.ranks} processes"
+        )
+    if need.disk > disk:
+        raise ValueError(
+            f"the runs need {gib(need.disk):.1f} GiB of disk up to {name} and {gib(disk):.1f} are free; free space, or "
+            "move the data with --params=data=FOLDER"
+        )
+
+
+def gib(size: int) -> float:
+    """Bytes as GiB."""
+    return size / 2**30
+
+
+def _shard(size: int, compute: ComputeParams) -> int:
+    return size // compute.ranks if compute.sharding == "fsdp2" else size
+
+
+def _count(parameters: Iterable[Tensor]) -> int:
+    return sum(p.numel() for p in parameters)

@@ -1,0 +1,64 @@
+"""Weights on their way between folders and ranks: loading, sharding, gathering, saving.
+
+A model is read from memory-mapped safetensors, which all ranks of a machine share, and copied block by block to where
+it trains; no rank ever holds a private copy of a sharded model.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers import SD3Transformer2DModel
+from safetensors import safe_open
+from torch import Tensor
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+
+from onex_distill.engine.ranks import Ranks, whole
+from onex_distill.storage.model_folder import ModelFolder, save_model
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+
+
+def load_transformer(folder: ModelFolder) -> SD3Transformer2DModel:
+    """The transformer as it is stored, so that its memory-mapped pages stay shared until ``place`` copies them."""
+    return folder.load(torch_dtype=_stored_dtype(folder.path))
+
+
+def place(transformer: SD3Transformer2DModel, ranks: Ranks) -> SD3Transformer2DModel:
+    """Bring a transformer's weights, in float32, to this rank's device, whole or sharded block by block."""
+    sharded = ranks.compute.sharding == "fsdp2" and ranks.count > 1
+    for part in (*transformer.transformer_blocks, transformer):
+        part.float()
+        if sharded:
+            fully_shard(part, mesh=ranks.mesh, offload_policy=_offload(ranks))
+    return transformer if sharded else transformer.to(ranks.device)
+
+
+def gather(sharded: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """A state dict with whole tensors on the CPU of rank 0; empty on the others. Every rank calls this."""
+    state: dict[str, Tensor] = {}
+    for name, tensor in sharded.items():
+        full = whole(tensor)
+        if ranks.is_first:
+            state[name] = full.cpu()
+    return state
+
+
+def save_transformer(state: dict[str, Tensor], like: ModelFolder, folder: Path) -> None:
+    """Write gathered weights with the architecture of another folder."""
+    model: SD3Transformer2DModel = like.build()
+    model.load_state_dict(state, assign=True)
+    model.register_to_config(_name_or_path="")
+    save_model(model, folder)
+
+
+def _offload(ranks: Ranks) -> OffloadPolicy:
+    return CPUOffloadPolicy() if ranks.compute.cpu_offload else OffloadPolicy()
+
+
+def _stored_dtype(folder: Path) -> torch.dtype:
+    path = next(iter(sorted(folder.glob("*.safetensors"))), None)
+    if path is None:
+        raise ValueError(f"{folder} holds no safetensors; convert the model, or copy the whole folder")
+    with safe_open(path, framework="pt") as file:
+        return DTYPES[file.get_slice(next(iter(file.keys()))).get_dtype()]

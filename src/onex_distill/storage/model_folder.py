@@ -1,0 +1,109 @@
+"""Models as folders: a path that is handed around, and loaded only where the weights are needed."""
+
+import hashlib
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from safetensors import SafetensorError
+
+from onex_distill.parameters import Params
+
+CHECKSUMS = "checksums.json"
+TRUSTED_PACKAGES = ("diffusers", "transformers", "onex_distill")
+
+
+class ModelFolder(Params):
+    """A folder in its library's own format; ``class_name`` is dotted, for example ``diffusers.AutoencoderKL``."""
+
+    path: Path
+    class_name: str
+
+    def load(self, **arguments: Any) -> Any:
+        """The model, from safetensors of this folder alone; nothing inside it is executed.
+
+        Raises ValueError when the folder is missing or damaged, or when its weights are not those of the architecture.
+        """
+        model_class = class_of(self.class_name)
+        verify(self.path)
+        info: dict[str, list[str]] = {}
+        arguments = {"local_files_only": True, "use_safetensors": True, **arguments}
+        try:
+            if issubclass(model_class, ModelMixin):
+                model, info = model_class.from_pretrained(self.path, output_loading_info=True, **arguments)
+            else:
+                model = model_class.from_pretrained(self.path, **arguments)
+        except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{self.path} cannot be loaded as {self.class_name}: {_first_line(error)}") from error
+        wrong = [*info.get("missing_keys", ()), *info.get("unexpected_keys", ()), *info.get("mismatched_keys", ())]
+        if wrong:
+            raise ValueError(
+                f"{self.path} does not hold the weights of its config.json ({len(wrong)} tensors differ, the first is "
+                f"{wrong[0]}); copy the whole folder again"
+            )
+        _forget_path(model)
+        return model
+
+    def build(self) -> Any:
+        """The architecture without weights, on the meta device: for shapes, sizes and FLOPs."""
+        with torch.device("meta"):
+            model_class = class_of(self.class_name)
+            return model_class.from_config(model_class.load_config(self.path))
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and contents of all files."""
+        if (self.path / CHECKSUMS).is_file():
+            return hashlib.sha256((self.path / CHECKSUMS).read_bytes()).hexdigest()
+        return hashlib.sha256(json.dumps(_checksums(self.path)).encode()).hexdigest()
+
+
+def class_of(name: str) -> Any:
+    """The class of a dotted name. Raises ValueError for one outside the libraries that models come from."""
+    module, _, attribute = name.rpartition(".")
+    if module.split(".")[0] not in TRUSTED_PACKAGES:
+        raise ValueError(f"class_name {name!r} is not from {', '.join(TRUSTED_PACKAGES)}; correct the catalog")
+    return getattr(import_module(module), attribute)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Write a model or a pipeline as safetensors, with the checksums of its files."""
+    model.save_pretrained(folder, safe_serialization=True)
+    (folder / CHECKSUMS).write_text(json.dumps(_checksums(folder), indent=0))
+
+
+def verify(folder: Path) -> None:
+    """Raise ValueError when the folder is missing, or a file is missing or differs from its recorded checksum."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} does not exist; run the pipeline that makes it, or correct its filepath")
+    if not (folder / CHECKSUMS).is_file():
+        return
+    recorded = json.loads((folder / CHECKSUMS).read_text())
+    for name, checksum in recorded.items():
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} lacks the file {name}; copy the whole folder or make it again")
+        if _checksum(folder / name) != checksum:
+            raise ValueError(f"{folder / name} is damaged (its checksum differs); copy it or make it again")
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    return {path.relative_to(folder).as_posix(): _checksum(path) for path in paths}
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _forget_path(model: Any) -> None:
+    """diffusers notes the folder that a model came from; what is saved later should not name paths of this machine."""
+    for part in (model, *getattr(model, "components", {}).values()):
+        if isinstance(part, ConfigMixin):
+            part.register_to_config(_name_or_path="")
