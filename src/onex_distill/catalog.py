@@ -4,7 +4,7 @@ import logging
 import re
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from kedro.framework.context import CatalogCommandsMixin
 from kedro.io import DataCatalog
@@ -31,7 +31,7 @@ class OrderedCatalog(DataCatalog, CatalogCommandsMixin):
         load_versions: dict[str, str] | None = None,
         save_version: str | None = None,
         validation_enabled: bool = True,
-    ) -> Self:
+    ) -> DataCatalog:
         """As in Kedro, with a save version later than every version on disk."""
         version = save_version or generate_timestamp()
         newest = newest_version(catalog or {})

@@ -9,8 +9,24 @@ from kedro.framework.cli.project import run as kedro_run
 from kedro.io.core import DatasetError
 from kedro.validation.exceptions import ParameterValidationError
 
-USER_ERRORS = (DatasetError, ParameterValidationError, ValueError, FloatingPointError, OSError)
+from onex_distill.errors import Interrupted, RankError
+
+USER_ERRORS = (
+    DatasetError,
+    ParameterValidationError,
+    ValueError,
+    FloatingPointError,
+    MemoryError,
+    OSError,
+    RankError,
+)
 TRACEBACK_VARIABLE = "ONEX_TRACEBACK"
+
+
+class Stopped(click.ClickException):
+    """A run that was asked to stop; the exit status is the one that shells know from Ctrl-C."""
+
+    exit_code = 130
 
 
 class OneLineErrors(click.Command):
@@ -24,6 +40,8 @@ class OneLineErrors(click.Command):
             if os.environ.get(TRACEBACK_VARIABLE):
                 raise
             raise click.ClickException(f"{readable(error)} ({TRACEBACK_VARIABLE}=1 shows the traceback)") from error
+        except Interrupted as error:
+            raise Stopped(f"{error}; the same command goes on from there") from error
 
 
 def readable(error: BaseException) -> str:

@@ -202,7 +202,7 @@ def jobs(
 ) -> Jobs:
     """``jobs(name, folder, **changes)`` is a tiny job of a kind; a change replaces the field of its name.
 
-    It is looked for in the job, then in its compute settings, its parameters and the length of its loop.
+    It is looked for in the job, then in its compute settings, its parameters and the groups inside them.
     """
     base = {"seed": 3, "batch_size": 4, "loop": loop, "optimizer": optimizer}
     flow = {"caption_dropout": 0.5, "sigma_mean": 0.0, "sigma_std": 1.0, "sigma_shift": 2.0, "ema_decay": 0.5}
@@ -284,7 +284,7 @@ def jobs(
 def _changed(model: Any, changes: dict[str, Any]) -> Any:
     """The model with the changes that name one of its fields, here or further in; they are taken from ``changes``."""
     fields = dict(model) | {name: changes.pop(name) for name in list(changes) if name in type(model).model_fields}
-    for name in ("compute", "params", "loop"):
+    for name in ("compute", "params", "loop", "guidance", "importance", "lora"):
         if changes and isinstance(fields.get(name), Params):
             fields[name] = _changed(fields[name], changes)
     return type(model)(**fields)

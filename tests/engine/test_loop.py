@@ -9,15 +9,17 @@ from onex_distill.engine import loop as loop_module
 from onex_distill.engine.loop import train
 from onex_distill.engine.optimisation import Stepper
 from onex_distill.engine.randomness import generator
+from onex_distill.engine.run import STOP_FILE, Run
+from onex_distill.errors import Interrupted
 
 
 class Regression:
     """A small training whose every step depends on all steps before it."""
 
-    def __init__(self, optimizer) -> None:
+    def __init__(self, optimizer, ranks) -> None:
         torch.manual_seed(0)
         self.network = nn.Linear(4, 1)
-        self.stepper = Stepper(self.network.parameters(), optimizer, total_steps=4)
+        self.stepper = Stepper(self.network.parameters(), optimizer, total_steps=4, ranks=ranks)
         self.states = {"network": self.network, "stepper": self.stepper}
         self.calls: list[int] = []
 
@@ -28,56 +30,91 @@ class Regression:
         return {"loss": float(loss.detach()), "grad_norm": self.stepper.step(loss)}
 
 
-def test_resuming_equals_running_through(tmp_path, optimizer, loop, interrupt, assert_same_run):
-    whole = Regression(optimizer)
-    expected = train(whole.update, whole.states, loop, tmp_path / "whole", "mine")
-    first, second = Regression(optimizer), Regression(optimizer)
+@pytest.fixture
+def regression(optimizer, ranks):
+    return lambda: Regression(optimizer, ranks)
+
+
+@pytest.fixture
+def whole(run, ranks, regression, loop):
+    """The same training, left alone."""
+    training = regression()
+    history = train(training.update, training.states, loop, Run(run.folder.parent / "whole", {}, ranks), str)
+    return training.network, history
+
+
+def test_resuming_equals_running_through(run, regression, loop, whole, interrupt, assert_same_run):
+    first, second = regression(), regression()
     with interrupt(loop_module, 3):
-        loop_module.train(first.update, first.states, loop, tmp_path / "parts", "mine")
-    history = train(second.update, second.states, loop, tmp_path / "parts", "mine")
+        loop_module.train(first.update, first.states, loop, run, str)
+    history = train(second.update, second.states, loop, run, str)
     assert (first.calls, second.calls) == ([0, 1, 2], [2, 3])
-    assert_same_run((whole.network, expected), (second.network, history))
+    assert_same_run(whole, (second.network, history))
 
 
-def test_a_finished_run_does_not_train_again(tmp_path, optimizer, loop, assert_same_run):
-    first, second = Regression(optimizer), Regression(optimizer)
-    history = train(first.update, first.states, loop, tmp_path, "mine")
-    again = train(second.update, second.states, loop, tmp_path, "mine")
+def test_a_finished_run_does_not_train_again(run, regression, loop, assert_same_run):
+    first, second = regression(), regression()
+    history = train(first.update, first.states, loop, run, str)
+    again = train(second.update, second.states, loop, run, str)
     assert second.calls == []
     assert_same_run((first.network, history), (second.network, again))
 
 
-def test_the_last_step_is_saved_whatever_the_interval(tmp_path, optimizer, loop):
-    run = Regression(optimizer)
-    train(run.update, run.states, loop.model_copy(update={"checkpoint_every": 3}), tmp_path, "mine")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
+def test_the_last_step_is_saved_whatever_the_interval(run, regression, loop):
+    training = regression()
+    train(training.update, training.states, loop.model_copy(update={"checkpoint_every": 3}), run, str)
+    assert sorted(path.name for path in run.folder.iterdir()) == ["step-00000003", "step-00000004"]
 
 
-def test_another_runs_folder_is_refused_before_training(tmp_path, optimizer, loop):
-    run = Regression(optimizer)
-    train(run.update, run.states, loop, tmp_path, "mine")
-    other = Regression(optimizer)
-    with pytest.raises(ValueError, match="other parameters or inputs"):
-        train(other.update, other.states, loop, tmp_path, "other")
+def test_another_runs_folder_is_refused_before_training(run, ranks, regression, loop):
+    training, other = regression(), regression()
+    train(training.update, training.states, loop, run, str)
+    with pytest.raises(ValueError, match="unfinished run with other settings: job was mine and is other"):
+        train(other.update, other.states, loop, Run(run.folder, {"job": "other"}, ranks), str)
     assert other.calls == []
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_value_that_is_not_finite_stops_the_run(tmp_path, optimizer, loop, bad):
-    run = Regression(optimizer)
+def test_a_run_that_stopped_on_values_that_are_not_finite_goes_on_from_the_good_weights(
+    run, regression, loop, whole, assert_same_run, bad
+):
+    first, second = regression(), regression()
+    impatient = loop.model_copy(update={"max_nonfinite_steps": 1})
 
     def update(step: int) -> dict[str, float]:
-        return run.update(step) | ({"loss": bad} if step == 3 else {})
+        return first.update(step) if step < 3 else {"loss": bad, "grad_norm": bad}
 
-    with pytest.raises(FloatingPointError, match="loss is not finite at step 3"):
-        train(update, run.states, loop, tmp_path, "mine")
-    resumed = Regression(optimizer)
-    history = train(resumed.update, resumed.states, loop, tmp_path, "mine")
-    assert resumed.calls == [2, 3]
-    assert history["loss"].map(math.isfinite).all()
+    with pytest.raises(FloatingPointError, match=r"loss, grad_norm not finite in 1 steps in a row, the last being 3"):
+        train(update, first.states, impatient, run, str)
+    history = train(second.update, second.states, impatient, run, str)
+    assert second.calls == [3]
+    assert_same_run(whole, (second.network, history))
 
 
-def test_values_may_differ_from_step_to_step(tmp_path, loop):
-    history = train(lambda step: {"even": 1.0} if step % 2 == 0 else {"odd": 2.0}, {}, loop, tmp_path, "mine")
+def test_a_request_to_stop_saves_the_step_and_a_second_run_goes_on(run, regression, loop, whole, assert_same_run):
+    first, second = regression(), regression()
+
+    def update(step: int) -> dict[str, float]:
+        if step == 2:
+            (run.folder / STOP_FILE).touch()
+        return first.update(step)
+
+    with pytest.raises(Interrupted, match="run was stopped and saved after step 3 of 4"):
+        train(update, first.states, loop, run, str)
+    (run.folder / STOP_FILE).unlink()
+    history = train(second.update, second.states, loop, run, str)
+    assert (first.calls, second.calls) == ([0, 1, 2], [3])
+    assert_same_run(whole, (second.network, history))
+
+
+def test_a_request_to_stop_in_the_last_step_comes_too_late(run, regression, loop):
+    training = regression()
+    (run.folder).mkdir()
+    (run.folder / STOP_FILE).touch()
+    assert len(train(training.update, training.states, loop.model_copy(update={"steps": 1}), run, str)) == 1
+
+
+def test_values_may_differ_from_step_to_step(run, loop):
+    history = train(lambda step: {"even": 1.0} if step % 2 == 0 else {"odd": 2.0}, {}, loop, run, str)
     expected = pd.DataFrame({"step": range(4), "even": [1.0, None] * 2, "odd": [None, 2.0] * 2})
     pd.testing.assert_frame_equal(history, expected)

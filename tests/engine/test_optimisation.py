@@ -12,38 +12,51 @@ def parameter() -> nn.Parameter:
     return nn.Parameter(torch.tensor([1.0, 2.0]))
 
 
-def test_the_norm_before_clipping_is_returned(parameter, optimizer):
-    stepper = Stepper([parameter], optimizer, total_steps=4)
+def test_the_norm_before_clipping_is_returned(parameter, optimizer, ranks):
+    stepper = Stepper([parameter], optimizer, total_steps=4, ranks=ranks)
     assert stepper.step((parameter * torch.tensor([30.0, 40.0])).sum()) == pytest.approx(50.0)
     assert parameter.grad is None
 
 
-def test_the_gradient_is_clipped(parameter, optimizer):
-    stepper = Stepper([parameter], optimizer, total_steps=4)
+def test_the_gradient_is_clipped(parameter, optimizer, ranks):
+    stepper = Stepper([parameter], optimizer, total_steps=4, ranks=ranks)
     stepper.step((parameter * torch.tensor([30.0, 40.0])).sum())
     first_moment = stepper.optimizer.state[parameter]["exp_avg"]
     expected = (1 - optimizer.betas[0]) * torch.tensor([0.6, 0.8])
     torch.testing.assert_close(first_moment, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_frozen_parameters_are_left_out(parameter, optimizer):
+def test_frozen_parameters_are_left_out(parameter, optimizer, ranks):
     frozen = nn.Parameter(torch.ones(2), requires_grad=False)
-    stepper = Stepper([parameter, frozen], optimizer, total_steps=4)
+    stepper = Stepper([parameter, frozen], optimizer, total_steps=4, ranks=ranks)
     stepper.step((parameter * frozen).sum())
     assert frozen.tolist() == [1.0, 1.0]
     assert len(stepper.parameters) == 1
 
 
-def test_discarding_changes_nothing(parameter, optimizer):
-    stepper = Stepper([parameter], optimizer, total_steps=4)
+def test_discarding_changes_nothing(parameter, optimizer, ranks):
+    stepper = Stepper([parameter], optimizer, total_steps=4, ranks=ranks)
     parameter.sum().backward()
     stepper.discard()
     assert parameter.grad is None
     assert parameter.tolist() == [1.0, 2.0]
 
 
-def test_the_rate_warms_up_and_decays(parameter, optimizer):
-    stepper = Stepper([parameter], optimizer.model_copy(update={"warmup_steps": 2}), total_steps=6)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_changes_nothing(parameter, optimizer, ranks, bad):
+    stepper = Stepper([parameter], optimizer, total_steps=4, ranks=ranks)
+    stepper.step(parameter.sum())
+    before, rate = parameter.tolist(), stepper.scheduler.get_last_lr()
+    moments = stepper.optimizer.state[parameter]["exp_avg"].tolist()
+    assert not math.isfinite(stepper.step((parameter * torch.tensor([bad, 1.0])).sum()))
+    assert parameter.tolist() == before
+    assert stepper.scheduler.get_last_lr() == rate
+    assert stepper.optimizer.state[parameter]["exp_avg"].tolist() == moments
+    assert parameter.grad is None
+
+
+def test_the_rate_warms_up_and_decays(parameter, optimizer, ranks):
+    stepper = Stepper([parameter], optimizer.model_copy(update={"warmup_steps": 2}), total_steps=6, ranks=ranks)
     rates = []
     for _ in range(6):
         rates.append(stepper.scheduler.get_last_lr()[0] / optimizer.lr)

@@ -1,4 +1,4 @@
-from pathlib import Path
+from collections.abc import Callable
 
 import pandas as pd
 import pytest
@@ -6,91 +6,83 @@ import torch
 from torch import Tensor, nn
 
 from onex_distill.engine import pretraining
+from onex_distill.engine.launch import launch
 from onex_distill.models import tiny
-from onex_distill.shapes.captions import all_captions, named_attributes
+from onex_distill.shapes.captions import all_captions
 from onex_distill.shapes.world import VALUES
+from onex_distill.storage.frame import store_frame
+from onex_distill.storage.model_folder import ModelFolder
 
-Run = tuple[nn.Module, pd.DataFrame]
+NETWORKS = {
+    "reader": "onex_distill.shapes.networks.ShapesReader",
+    "autoencoder": "diffusers.AutoencoderKL",
+    "text_encoders": "diffusers.StableDiffusion3Pipeline",
+    "transformer": "diffusers.SD3Transformer2DModel",
+}
+Train = Callable[..., nn.Module]
 
 
 @pytest.fixture
-def base(optimizer, loop) -> dict:
-    return {"seed": 3, "batch_size": 4, "loop": loop, "optimizer": optimizer}
+def trained(jobs, tmp_path) -> Train:
+    """``trained(name, **changes)`` runs a job in a folder of its own and loads what it made."""
+    folders = iter(range(100))
+
+    def train(name: str, **changes) -> nn.Module:
+        result = launch(jobs(name, tmp_path / str(next(folders)), **changes))
+        path = result / ("text_components" if name == "text_encoders" else name)
+        model = ModelFolder(path=path, class_name=NETWORKS[name])
+        if name != "text_encoders":
+            return model.load()
+        pipeline = model.load(transformer=None, vae=None)
+        return nn.ModuleList([pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3])
+
+    return train
 
 
-@pytest.fixture
-def flow(base) -> pretraining.FlowParams:
-    return pretraining.FlowParams(
-        **base, caption_dropout=0.5, sigma_mean=0.0, sigma_std=1.0, sigma_shift=2.0, ema_decay=0.5
-    )
+def weights(module: nn.Module) -> Tensor:
+    return nn.utils.parameters_to_vector(module.parameters())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_resuming_equals_running_through(network, jobs, tmp_path, interrupt, assert_same_result):
+    torch.manual_seed(1)
+    whole = launch(jobs(network, tmp_path / "whole"))
+    torch.manual_seed(2)
+    with interrupt(pretraining, 3):
+        launch(jobs(network, tmp_path / "parts"))
+    assert (tmp_path / "parts/step-00000002").is_dir()
+    assert not (tmp_path / "parts/result").exists()
+    assert_same_result(whole, launch(jobs(network, tmp_path / "parts")))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_seed_fixes_the_weights(network, trained):
+    torch.manual_seed(1)
+    first = weights(trained(network, seed=5))
+    torch.manual_seed(2)
+    assert torch.equal(weights(trained(network, seed=5)), first)
+    assert not torch.equal(weights(trained(network, seed=6)), first)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_network_comes_back_ready_for_use(network, trained):
+    made = trained(network)
+    assert not any(module.training for module in (made if network == "text_encoders" else made.modules()))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_step_of_the_history_is_there(network, jobs, tmp_path):
+    losses = pd.read_parquet(launch(jobs(network, tmp_path)) / "losses.parquet")
+    assert losses["step"].tolist() == [0, 1, 2, 3]
+    assert losses[["loss", "grad_norm"]].notna().all().all()
+    assert (losses["grad_norm"] > 0).all()
 
 
 @pytest.fixture
 def embeddings() -> tuple[Tensor, Tensor]:
-    """Embeddings of five captions and, last, of the empty prompt."""
+    """Embeddings of four captions and, last, of the empty prompt."""
     draws = torch.Generator().manual_seed(0)
-    return torch.randn(6, 12, 16, generator=draws), torch.randn(6, 16, generator=draws)
-
-
-def run_reader(base: dict, run_dir: Path) -> Run:
-    params = pretraining.ReaderParams(**base, channels=(8, 8), feature_dim=8, pixel_noise=0.1)
-    return pretraining.train_reader(params, run_dir)
-
-
-def run_autoencoder(base: dict, architecture: tiny.ArchitectureParams, run_dir: Path) -> Run:
-    params = pretraining.AutoencoderParams(**base, kl_weight=1e-6, edge_weight=0.5, bf16=False)
-    with tiny.seeded(1):
-        autoencoder = tiny.build_autoencoder(architecture)
-    return pretraining.train_autoencoder(autoencoder, params, run_dir)
-
-
-def run_text_encoders(base: dict, architecture: tiny.ArchitectureParams, words: list[str], run_dir: Path) -> Run:
-    texts = list(all_captions()["text"][:20])
-    tokenizers = tiny.build_tokenizers(words, architecture.max_tokens)
-    with tiny.seeded(1):
-        clip, clip_2, t5 = tiny.build_text_encoders(architecture, tokenizers[0], tokenizers[2])
-    padding = {"padding": "max_length", "max_length": architecture.max_tokens, "truncation": True}
-    token_ids = [torch.tensor(tokenizer(texts, **padding).input_ids) for tokenizer in tokenizers]
-    params = pretraining.PretrainingParams(**base)
-    history = pretraining.train_text_encoders([clip, clip_2], t5, token_ids, named_attributes(texts), params, run_dir)
-    return nn.ModuleList([clip, clip_2, t5]), history
-
-
-def run_transformer(
-    params: pretraining.FlowParams,
-    architecture: tiny.ArchitectureParams,
-    embeddings: tuple[Tensor, Tensor],
-    run_dir: Path,
-) -> Run:
-    draws = torch.Generator().manual_seed(1)
-    latents = torch.randn(10, 4, 8, 8, generator=draws)
-    rows = torch.randint(5, (10,), generator=draws)
-    with tiny.seeded(2):
-        transformer = tiny.build_transformer(architecture)
-    return pretraining.train_transformer(transformer, latents, rows, *embeddings, params, run_dir)
-
-
-@pytest.mark.parametrize("network", ["reader", "autoencoder", "text_encoders", "transformer"])
-def test_resuming_equals_running_through(
-    network, tmp_path, base, flow, architecture, words, embeddings, interrupt, assert_same_run
-):
-    runs = {
-        "reader": lambda folder: run_reader(base, folder),
-        "autoencoder": lambda folder: run_autoencoder(base, architecture, folder),
-        "text_encoders": lambda folder: run_text_encoders(base, architecture, words, folder),
-        "transformer": lambda folder: run_transformer(flow, architecture, embeddings, folder),
-    }
-    run = runs[network]
-    torch.manual_seed(1)
-    whole = run(tmp_path / "whole")
-    torch.manual_seed(2)
-    with interrupt(pretraining, 3):
-        run(tmp_path / "parts")
-    assert_same_run(whole, run(tmp_path / "parts"))
-
-
-def weights(run: Run) -> Tensor:
-    return nn.utils.parameters_to_vector(run[0].parameters())
+    return torch.randn(5, 12, 16, generator=draws), torch.randn(5, 16, generator=draws)
 
 
 def changed(embeddings: tuple[Tensor, Tensor], rows: slice) -> tuple[Tensor, Tensor]:
@@ -101,36 +93,59 @@ def changed(embeddings: tuple[Tensor, Tensor], rows: slice) -> tuple[Tensor, Ten
 
 
 @pytest.mark.parametrize(
-    ("dropout", "rows"), [(0.0, slice(5, 6)), (1.0, slice(0, 5))], ids=["empty unused", "captions unused"]
+    ("dropout", "rows"), [(0.0, slice(4, 5)), (1.0, slice(0, 4))], ids=["empty unused", "captions unused"]
 )
-def test_dropout_decides_which_prompts_are_read(tmp_path, flow, architecture, embeddings, dropout, rows):
-    params = flow.model_copy(update={"caption_dropout": dropout})
-    kept = slice(0, 5) if dropout == 0 else slice(5, 6)
+def test_dropout_decides_which_prompts_are_read(trained, embeddings, monkeypatch, dropout, rows):
+    kept = slice(0, 4) if dropout == 0 else slice(4, 5)
     tables = {"same": embeddings, "unread": changed(embeddings, rows), "read": changed(embeddings, kept)}
-    results = {
-        name: weights(run_transformer(params, architecture, table, tmp_path / name)) for name, table in tables.items()
-    }
+    results = {}
+    for name, table in tables.items():
+        monkeypatch.setattr(pretraining, "encode_prompts", lambda pipeline, texts, tokens, table=table: table)
+        results[name] = weights(trained("transformer", caption_dropout=dropout))
     assert torch.equal(results["same"], results["unread"])
     assert not torch.equal(results["same"], results["read"])
 
 
-def test_the_averaged_weights_are_returned(tmp_path, flow, architecture, embeddings):
-    slow = flow.model_copy(update={"ema_decay": 0.999})
-    fast = flow.model_copy(update={"ema_decay": 0.0})
-    with tiny.seeded(2):
-        start = nn.utils.parameters_to_vector(tiny.build_transformer(architecture).parameters())
-    moved = [
-        (weights(run_transformer(params, architecture, embeddings, tmp_path / name)) - start).norm()
-        for name, params in (("slow", slow), ("fast", fast))
-    ]
-    assert 0 < moved[0] < moved[1]
+def test_every_caption_is_encoded_once_and_the_empty_prompt_last(trained, prompt_tables, monkeypatch):
+    asked = []
+    encode = pretraining.encode_prompts
+    monkeypatch.setattr(pretraining, "encode_prompts", lambda *args: asked.append(args[1]) or encode(*args))
+    trained("transformer")
+    assert asked == [[*sorted(prompt_tables.prompts.index["text"]), ""]]
 
 
-def test_the_reader_comes_back_ready_to_read_every_attribute(tmp_path, base):
-    reader, history = run_reader(base, tmp_path)
-    assert not reader.training
-    readings = reader.read(torch.rand(5, 3, 32, 32))
+def test_the_averaged_weights_are_returned(trained, architecture):
+    with tiny.seeded(3):
+        start = weights(tiny.build_transformer(architecture))
+    slow, fast = ((weights(trained("transformer", ema_decay=decay)) - start).norm() for decay in (0.999, 0.0))
+    assert 0 < slow < fast
+
+
+def test_latents_are_brought_to_zero_mean_and_unit_variance(trained, inputs, tmp_path):
+    table = inputs.latents.open()
+    moved = table.write(tmp_path / "moved", table.index, {"latent": 3 * table.column("latent") + 7})
+    expected, found = trained("transformer"), trained("transformer", latents=moved.handle)
+    # four steps of AdamW at 1e-2 blow rounding up, yet stay far below the distance that they go
+    assert (weights(found) - weights(expected)).abs().median() < 1e-5
+
+
+def test_the_reader_reads_every_attribute(trained, jobs, tmp_path):
+    readings = trained("reader").read(torch.rand(5, 3, 32, 32))
     for name, values in VALUES.items():
         assert readings[name].shape == (5,)
         assert readings[name].max() < len(values)
+    history = pd.read_parquet(launch(jobs("reader", tmp_path / "again")) / "losses.parquet")
     assert history["all_right"].between(0, 1).all()
+
+
+def test_text_encoders_learn_from_training_captions_alone(trained, tmp_path):
+    captions = all_captions().iloc[:24].reset_index(drop=True)
+    captions["split"] = ["train"] * 20 + ["heldout"] * 4
+    shuffled = captions.iloc[[*range(20), 23, 22, 21, 20]].reset_index(drop=True)
+    joined = captions.assign(split="train")
+    first, same, other = (
+        weights(trained("text_encoders", captions=store_frame(frame, tmp_path / f"{name}.parquet")))
+        for name, frame in (("first", captions), ("shuffled", shuffled), ("joined", joined))
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)

@@ -24,7 +24,7 @@ EPS = 1e-6
 
 
 def settings(jobs, name: str, batch: str) -> dict[str, object]:
-    """Where a gradient is zero by symmetry (a bias of attention keys), AdamW divides rounding by rounding, unless eps is
+    """Where a gradient is zero by symmetry (an attention key bias), AdamW divides rounding by rounding unless eps is
     above it; and it blows that up to the learning rate, which is a real run's here, not the fixtures' 1e-2.
     """
     if name in TABLES:

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
@@ -107,15 +111,34 @@ def test_ids_must_differ():
         build_prompt_table(captions("a", "b", "c", id=["x", "y", "x"]))
 
 
+@pytest.mark.parametrize("missing", [None, float("nan"), ["a"], b"b"])
+def test_every_caption_needs_an_id_once_there_are_ids(missing):
+    with pytest.raises(ValueError, match="caption 2 has no id that is text or a number; give every caption one"):
+        build_prompt_table(captions("a", "b", "c", id=["x", missing, "y"]))
+
+
+@pytest.mark.parametrize("text", [True, 1e20, float("inf"), ["a"], {"a": 1}, b"a", np.array(["a", "b"])])
+def test_a_caption_that_is_no_text_is_refused_with_its_place(text):
+    with pytest.raises(ValueError, match=r"caption 2 is no text: .*; put it in quotes") as error:
+        build_prompt_table(captions("a red circle", text, "a blue square"))
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_ids_may_be_numbers():
+    assert build_prompt_table(captions("a", "b", id=[7, 8]))["id"].tolist() == [7, 8]
+
+
 def test_the_same_text_may_occur_twice_under_two_ids():
     table = build_prompt_table(captions("a red circle", "a red circle"))
     assert table["id"].is_unique
     assert table["split"].nunique() == 1
 
 
-@pytest.mark.parametrize(("split", "shown"), [("test", "test"), ("Train", "Train"), (None, "None|nan")])
+@pytest.mark.parametrize(
+    ("split", "shown"), [("test", "test"), ("Train", "Train"), (None, "None|nan"), (["a"], r"\['a'\]")]
+)
 def test_an_unknown_split_is_refused(split, shown):
-    with pytest.raises(ValueError, match=rf"unknown split '({shown})'; a split is one of train, reference, heldout"):
+    with pytest.raises(ValueError, match=rf"unknown split .({shown}).; a split is one of train, reference, heldout"):
         build_prompt_table(captions("a", "b", split=["train", split]))
 
 
@@ -129,3 +152,60 @@ def test_a_split_without_captions_is_refused():
     table = build_prompt_table(captions("a", split=["train"]))
     with pytest.raises(ValueError, match="no caption is in the split 'heldout'"):
         rows_of_split(table, "heldout")
+
+
+TABLES = st.lists(
+    st.tuples(st.one_of(WORDS, st.just("a red circle"), st.none()), st.one_of(st.integers(0, 9), st.none())), max_size=6
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(rows=TABLES, with_ids=st.booleans())
+def test_a_table_is_sound_exactly_when_its_captions_have_letters_and_its_ids_differ(rows, with_ids):
+    texts, ids = [text for text, _ in rows], [None if name is None else f"id-{name}" for _, name in rows]
+    table = pd.DataFrame({"text": texts, "id": ids} if with_ids else {"text": texts})
+    lettered = all(text is not None and any(letter.isalpha() for letter in text) for text in texts)
+    numbered = None not in ids and len(set(ids)) == len(ids)
+    assume(lettered or not any(sign.isnumeric() for text in texts for sign in text or ""))
+    if rows and lettered and (numbered or not with_ids):
+        built = build_prompt_table(table)
+        assert built["text"].tolist() == [text.strip() for text in texts]
+        assert built["split"].tolist() == [split_of(text.strip()) for text in texts]
+        assert built["id"].tolist() == ids if with_ids else built["id"].is_unique
+    else:
+        with pytest.raises(ValueError, match="caption") as error:
+            build_prompt_table(table)
+        assert len(str(error.value).splitlines()) == 1
+
+
+MILLION = """
+import resource, sys, time
+import pandas as pd
+from onex_distill.storage.prompt_table import build_prompt_table
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+table = pd.DataFrame({"text": [f"caption number {i} of a red circle on a blue square" for i in range(10**6)]})
+before, began = peak(), time.perf_counter()
+built = build_prompt_table(table)
+assert len(built) == 10**6 and built["id"].is_unique
+print(time.perf_counter() - began, peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_million_captions_take_seconds_and_less_than_a_gibibyte():
+    # in a process of its own, because the peak of this one is long past
+    result = subprocess.run([sys.executable, "-c", MILLION], check=True, capture_output=True, text=True)  # noqa: S603
+    seconds, gibibytes = map(float, result.stdout.split())
+    assert seconds < 60
+    assert gibibytes < 1
+
+
+@pytest.mark.slow
+def test_the_last_of_a_million_captions_is_checked_too():
+    rows = 1_000_000
+    ids = [f"id-{i}" for i in range(rows - 1)]
+    texts = ["a red circle"] * (rows - 1)
+    with pytest.raises(ValueError, match="caption id 'id-5' occurs more than once"):
+        build_prompt_table(captions(*texts, "a blue square", id=[*ids, "id-5"]))
+    with pytest.raises(ValueError, match="caption 1000000 has no letters"):
+        build_prompt_table(captions(*texts, "", id=[*ids, "last"]))

@@ -30,8 +30,9 @@ class CaptionsDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
             raise DatasetError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
         except pd.errors.EmptyDataError as error:
             raise DatasetError(f"{path} is empty; add a column 'text' with captions") from error
-        except (ValueError, OSError) as error:
-            raise DatasetError(f"{path} cannot be read as {path.suffix}: {error}") from error
+        except Exception as error:  # pandas and Arrow raise almost anything for a file of something else
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise DatasetError(f"{path} cannot be read as {path.suffix}: {reason}") from error
 
     def save(self, data: pd.DataFrame) -> None:
         """Write a parquet file. Other formats are for reading."""
@@ -50,9 +51,9 @@ class CaptionsDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
             lines = path.read_text(encoding="utf-8-sig").splitlines()
             return pd.DataFrame({"text": [line.strip() for line in lines if line.strip()]})
         if path.suffix == ".csv":
-            return pd.read_csv(path, encoding="utf-8-sig", dtype={"id": str, "text": str}, keep_default_na=False)
+            return _read_csv(path)
         if path.suffix == ".jsonl":
-            return pd.read_json(path, lines=True, encoding="utf-8-sig", dtype={"id": str, "text": str})
+            return pd.read_json(path, lines=True, encoding="utf-8-sig", dtype={"id": str, "text": False})
         return pd.read_parquet(path)
 
     def _exists(self) -> bool:
@@ -60,3 +61,10 @@ class CaptionsDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath}
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path, encoding="utf-8-sig", dtype={"id": str, "text": str}, keep_default_na=False)
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus fields for row names
+        raise ValueError("line 2 has more fields than the header; put captions with commas in double quotes")
+    return table

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from kedro.io.core import DatasetError
 
 PATTERNS = ("model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model")
@@ -27,7 +27,7 @@ def download_teacher(model: str, folder: Path) -> None:
         raise DatasetError(
             f"the hub has no model {model!r}, or it is private; correct hub_model, or put a copy at {folder}"
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # of the hub, of the disk, or of whichever HTTP library the hub uses
         raise DatasetError(
             f"{model} cannot be fetched from the hub ({type(error).__name__}); check the network, or put a copy at "
             f"{folder}"

@@ -1,6 +1,7 @@
 """The folder in which training runs keep their checkpoints until a pipeline has finished."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from kedro.io.core import AbstractDataset, DatasetError
@@ -14,9 +15,16 @@ class RunsFolderDataset(AbstractDataset[None, Path]):
         self.metadata = metadata
 
     def load(self) -> Path:
-        """The folder, made if it is missing."""
-        self._filepath.mkdir(parents=True, exist_ok=True)
-        return self._filepath
+        """The folder, made if it is missing; raises DatasetError when nothing can be written there."""
+        try:
+            self._filepath.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self._filepath):
+                return self._filepath
+        except OSError as error:
+            raise DatasetError(
+                f"{self._filepath} cannot be written ({error.strerror}); make it writable, or move the data with "
+                "--params=data=FOLDER"
+            ) from error
 
     def save(self, data: None) -> None:
         """Refused: the engine writes its own checkpoints."""

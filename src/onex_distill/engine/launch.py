@@ -17,7 +17,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.job import Job, execute, is_finished, locked, read_job, result_of, write_job
 from onex_distill.engine.ranks import Ranks
-from onex_distill.engine.run import STOP_FILE, Identity, Interrupted
+from onex_distill.engine.run import STOP_FILE, Identity
+from onex_distill.errors import Interrupted, RankError
 from onex_distill.storage.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def run_agent(path: Path) -> None:
         _raise_recorded(job.folder)
         died = f"signal {-failure.exitcode}" if failure.exitcode < 0 else f"exit code {failure.exitcode}"
         logs = f"its log is below {job.folder / 'logs'}"
-        raise RuntimeError(f"rank {rank} of {job.folder.name} died ({died}): {failure.message}; {logs}") from error
+        raise RankError(f"rank {rank} of {job.folder.name} died ({died}): {failure.message}; {logs}") from error
     _raise_recorded(job.folder)
 
 

@@ -11,7 +11,8 @@ from pydantic import PositiveInt
 from tqdm import tqdm
 
 from onex_distill.engine.checkpoint import Stateful, load_latest, save_checkpoint
-from onex_distill.engine.run import Interrupted, Run
+from onex_distill.engine.run import Run
+from onex_distill.errors import Interrupted
 from onex_distill.parameters import Params
 
 logger = logging.getLogger(__name__)

@@ -14,10 +14,6 @@ STOP_FILE = "stop"
 Identity = dict[str, str | int | float | bool | None]
 
 
-class Interrupted(RuntimeError):
-    """A run was asked to stop, saved what it had, and goes on from there when it is started again."""
-
-
 class Run:
     """What a job is given to work with.
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from onex_distill.engine.job import Job
-from onex_distill.engine.run import Interrupted, Run
+from onex_distill.engine.run import Run
+from onex_distill.errors import Interrupted
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.block_cache import BlockCache
 from onex_distill.models.cache_plan import Bands, reuse_after_first

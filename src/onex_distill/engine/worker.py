@@ -11,7 +11,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from onex_distill.engine.job import execute, read_job
 from onex_distill.engine.launch import ERROR_FILE, USER_ERRORS, record_error
 from onex_distill.engine.ranks import Ranks
-from onex_distill.engine.run import Interrupted
+from onex_distill.errors import Interrupted
 
 
 @record

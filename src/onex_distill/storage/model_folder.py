@@ -36,7 +36,7 @@ class ModelFolder(Params):
                 model, info = model_class.from_pretrained(self.path, output_loading_info=True, **arguments)
             else:
                 model = model_class.from_pretrained(self.path, **arguments)
-        except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        except (OSError, SafetensorError, ValueError, RuntimeError, TypeError, KeyError) as error:
             raise ValueError(f"{self.path} cannot be loaded as {self.class_name}: {_first_line(error)}") from error
         wrong = [*info.get("missing_keys", ()), *info.get("unexpected_keys", ()), *info.get("mismatched_keys", ())]
         if wrong:
@@ -80,7 +80,12 @@ def verify(folder: Path) -> None:
         raise ValueError(f"{folder} does not exist; run the pipeline that makes it, or correct its filepath")
     if not (folder / CHECKSUMS).is_file():
         return
-    recorded = json.loads((folder / CHECKSUMS).read_text())
+    try:
+        recorded: dict[str, str] = dict(json.loads((folder / CHECKSUMS).read_text()))
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder / CHECKSUMS} is damaged ({_first_line(error)}); copy the whole folder again"
+        ) from error
     for name, checksum in recorded.items():
         if not (folder / name).is_file():
             raise ValueError(f"{folder} lacks the file {name}; copy the whole folder or make it again")

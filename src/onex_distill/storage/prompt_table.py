@@ -20,25 +20,23 @@ def split_of(text: str) -> str:
 def build_prompt_table(captions: pd.DataFrame) -> pd.DataFrame:
     """Check captions and complete the columns that they lack.
 
-    Raises ValueError for an empty table, a caption without a letter, a duplicate id, or an unknown or empty split.
+    Raises ValueError for an empty table, a caption that is no text or has no letter, a missing or duplicate id, or an
+    unknown or empty split.
     """
     if "text" not in captions.columns:
         raise ValueError(f"the captions need a column 'text'; found {list(captions.columns)}")
     if captions.empty:
         raise ValueError("the captions file holds no caption; add at least one line of text")
     table = captions.reset_index(drop=True)
-    table["text"] = table["text"].fillna("").astype(str).str.strip()
-    _require_letters(table["text"])
+    table["text"] = _texts(table["text"])
     if "id" not in table:
         table["id"] = [f"caption-{i:07d}" for i in range(len(table))]
-    duplicated = table.loc[table["id"].duplicated(), "id"]
-    if not duplicated.empty:
-        raise ValueError(f"caption id {duplicated.iloc[0]!r} occurs more than once; ids must be unique")
+    _require_ids(table["id"])
     if "split" not in table:
         table["split"] = table["text"].map(split_of)
-    unknown = set(table["split"]) - set(SPLITS)
+    unknown = {str(split) for split in table["split"] if not isinstance(split, str) or split not in SPLITS}
     if unknown:
-        raise ValueError(f"unknown split {sorted(map(str, unknown))[0]!r}; a split is one of {', '.join(SPLITS)}")
+        raise ValueError(f"unknown split {min(unknown)!r}; a split is one of {', '.join(SPLITS)}")
     digest = hashlib.sha256(pd.util.hash_pandas_object(table[["id", "text"]], index=False).to_numpy().tobytes())
     table["source_hash"] = digest.hexdigest()
     return table[["id", "text", "split", "source_hash"]].reset_index(drop=True)
@@ -52,7 +50,23 @@ def rows_of_split(prompts: pd.DataFrame, split: str) -> list[int]:
     return rows
 
 
-def _require_letters(texts: pd.Series) -> None:
+def _texts(column: pd.Series) -> pd.Series:
+    """Captions without the space around them. Raises ValueError for one that is no text or has no letter."""
+    known = column.notna()
+    other = column[known & ~column.map(lambda text: isinstance(text, str)).astype(bool)]
+    if not other.empty:
+        raise ValueError(f"caption {other.index[0] + 1} is no text: {str(other.iloc[0])!r}; put it in quotes")
+    texts = column.astype(object).where(known, "").astype(str).str.strip()
     wrong = texts[~texts.str.contains(r"[^\W\d_]", regex=True)]
     if not wrong.empty:
         raise ValueError(f"caption {wrong.index[0] + 1} has no letters: {wrong.iloc[0]!r}; remove or correct it")
+    return texts
+
+
+def _require_ids(ids: pd.Series) -> None:
+    wrong = ids[ids.isna() | ~ids.map(lambda name: isinstance(name, str | int | float)).astype(bool)]
+    if not wrong.empty:
+        raise ValueError(f"caption {wrong.index[0] + 1} has no id that is text or a number; give every caption one")
+    duplicated = ids[ids.duplicated()]
+    if not duplicated.empty:
+        raise ValueError(f"caption id {duplicated.iloc[0]!r} occurs more than once; ids must be unique")
