@@ -6,91 +6,39 @@ import torch
 from torch import Tensor, nn
 
 from onex_distill.engine import stage_two
-from onex_distill.engine.stage_two import (
-    AdversarialParams,
-    AdversarialTrainer,
-    Batch,
-    CotrainingParams,
-    draw_batch,
-    train_adversarially,
-)
+from onex_distill.engine.launch import launch
+from onex_distill.engine.stage_two import AdversarialTrainer, Batch
 from onex_distill.flow.sigmas import step_sigmas
-from onex_distill.models.block_cache import BlockCache
-from onex_distill.models.cache_plan import reuse_after_first
-from onex_distill.models.compensation import Compensation, FunctionParams
-from onex_distill.models.discriminator import Discriminator
-from onex_distill.models.lora import LoraParams
-from onex_distill.models.noise import noise_from_seeds
-from onex_distill.models.prompts import read_prompts
+from onex_distill.models.cache_plan import Bands, reuse_after_first
 from onex_distill.models.sampling import sample_latents
-from onex_distill.models.tiny import ArchitectureParams, build_autoencoder, build_transformer, seeded
-from onex_distill.shapes.networks import ShapesReader
-from onex_distill.storage.tensor_table import TensorTable
+from onex_distill.storage.model_folder import ModelFolder
 
 SHIFT = 3.0
 BAND = (1, 3)
+KINDS = ["stage_two", "cotraining"]
 Build = Callable[..., AdversarialTrainer]
 
 
 @pytest.fixture
-def params(optimizer, loop) -> AdversarialParams:
-    return AdversarialParams(
-        seed=6,
-        num_inference_steps=2,
-        batch_size=3,
-        lora=LoraParams(rank=2, alpha=2),
-        student=optimizer,
-        discriminator=optimizer,
-        discriminator_hidden=4,
-        discriminator_warmup=1,
-        discriminator_updates=1,
-        label_smoothing=0.8,
-        adversarial_weight=1.0,
-        loop=loop.model_copy(update={"steps": 6, "checkpoint_every": 3}),
-    )
+def build(jobs, ranks, tmp_path) -> Build:
+    """Make a trainer of a job with some changes, always from the same weights; it starts with one discriminator update.
 
+    Without its cache a co-training goes the plain path, with the losses of co-training.
+    """
 
-@pytest.fixture
-def cached(params, optimizer) -> CotrainingParams:
-    return CotrainingParams(
-        **dict(params),
-        cached_blocks=BAND,
-        compensation_function=FunctionParams(kind="residual_mlp"),
-        compensation=optimizer,
-        compensation_warmup=1,
-        output_weight=0.5,
-    )
-
-
-@pytest.fixture
-def references() -> TensorTable:
-    latents = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(2))
-    index = pd.DataFrame({"prompt_row": [3, 1, 0, 2, 1], "noise_seed": range(40, 45)})
-    return TensorTable(index, {"latent": latents})
-
-
-@pytest.fixture
-def build(architecture: ArchitectureParams) -> Build:
-    """Make a trainer, always from the same weights; co-training parameters bring the cache along."""
-
-    def make(params: AdversarialParams, with_cache: bool = True) -> AdversarialTrainer:
-        with seeded(4):
-            student = build_transformer(architecture).eval()
-            autoencoder = build_autoencoder(architecture)
-            autoencoder.register_to_config(shift_factor=0.1, scaling_factor=1.5)
-            discriminator = Discriminator(ShapesReader(channels=(8, 8), feature_dim=8), params.discriminator_hidden)
-            cache = None
-            if isinstance(params, CotrainingParams) and with_cache:
-                compensation = Compensation(16, [[BAND]], **params.compensation_function.model_dump())
-                cache = BlockCache(student, reuse_after_first([BAND], 2), compensation).attach()
-            return AdversarialTrainer(student, autoencoder, discriminator, SHIFT, params, cache)
+    def make(name: str, with_cache: bool = True, **changes) -> AdversarialTrainer:
+        trainer = AdversarialTrainer(jobs(name, tmp_path, **{"discriminator_warmup": 1, "steps": 6} | changes), ranks)
+        if trainer.cache is not None and not with_cache:
+            trainer.cache.detach()
+            trainer.cache = trainer.compensation_stepper = None
+        return trainer
 
     return make
 
 
 @pytest.fixture
 def batch(prompts, noise) -> Batch:
-    return Batch(prompts, noise, reference=0.5 * noise.flip(0))
+    return Batch(prompts, noise, rows=torch.tensor([0, 3, 1]))
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
@@ -111,37 +59,38 @@ def grad_modes(transformer: nn.Module) -> list[bool]:
     ("warmup", "updates", "expected"),
     [(0, 1, [1, 3, 5, 7, 9, 11]), (3, 2, [5, 8, 11]), (2, 3, [5, 9]), (20, 1, [])],
 )
-def test_the_schedule_of_generator_updates(build, params, warmup, updates, expected):
-    trainer = build(params.model_copy(update={"discriminator_warmup": warmup, "discriminator_updates": updates}))
+def test_the_schedule_of_generator_updates(build, warmup, updates, expected):
+    trainer = build("stage_two", discriminator_warmup=warmup, discriminator_updates=updates)
     generator_steps = [step for step in range(12) if trainer.is_generator_update(step)]
     assert generator_steps == expected
     for step in range(12):
         assert trainer.generator_updates_before(step) == sum(g < step for g in generator_steps)
 
 
-def test_a_run_keeps_to_the_schedule(tmp_path, build, params, prompt_tables, references):
-    _, history = train_adversarially(build(params), prompt_tables.prompts, references, tmp_path)
+def test_a_run_keeps_to_the_schedule(jobs, tmp_path):
+    result = launch(jobs("stage_two", tmp_path, steps=6, discriminator_warmup=1))
+    history = pd.read_parquet(result / "losses.parquet")
     assert history["step"][history["generator_loss"].notna()].tolist() == [2, 4]
     assert history["step"][history["discriminator_loss"].notna()].tolist() == [0, 1, 3, 5]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
-def test_the_last_step_alone_carries_gradient(build, params, batch, steps):
-    trainer = build(params.model_copy(update={"num_inference_steps": steps}))
+def test_the_last_step_alone_carries_gradient(build, batch, steps):
+    trainer = build("stage_two", num_inference_steps=steps)
     modes = grad_modes(trainer.transformer)
     x0 = trainer.sample_with_gradient(batch)
     assert modes == [False] * (steps - 1) + [True]
     assert x0.requires_grad
 
 
-def test_training_samples_as_inference_does(build, params, batch):
-    trainer = build(params)
+def test_training_samples_as_inference_does(build, batch):
+    trainer = build("stage_two")
     expected = sample_latents(trainer.transformer, batch.noise, step_sigmas(2, SHIFT), batch.prompts)
     torch.testing.assert_close(trainer.sample_with_gradient(batch).detach(), expected)
 
 
-def test_training_samples_as_cached_inference_does(build, cached, batch):
-    trainer = build(cached)
+def test_training_samples_as_cached_inference_does(build, batch):
+    trainer = build("cotraining")
     nn.init.normal_(trainer.cache.compensation.image["1_3"].down.weight)
     levels = step_sigmas(2, SHIFT)
     expected = sample_latents(
@@ -154,11 +103,11 @@ def test_training_samples_as_cached_inference_does(build, cached, batch):
     assert not torch.allclose(x0, uncached, atol=1e-3)
 
 
-def test_a_generator_update_changes_the_adapters_only(build, params, batch):
-    trainer = build(params)
+def test_a_generator_update_changes_the_adapters_only(build, batch):
+    trainer = build("stage_two")
     before, heads = snapshot(trainer.adapted), snapshot(trainer.discriminator)
     autoencoder = snapshot(trainer.autoencoder)
-    trainer.update_generator(batch, step=2)
+    trainer.update_generator(batch, 2, 1.0)
     moved = changed(trainer.adapted, before)
     assert moved
     assert all("lora_" in name for name in moved)
@@ -168,131 +117,242 @@ def test_a_generator_update_changes_the_adapters_only(build, params, batch):
     assert all(parameter.grad is None for parameter in leftovers)
 
 
-def test_a_discriminator_update_changes_the_heads_only(build, cached, batch):
-    trainer = build(cached)
+def test_a_discriminator_update_changes_the_heads_only(build, batch):
+    trainer = build("cotraining")
     student, heads = snapshot(trainer.adapted), snapshot(trainer.discriminator)
     compensation = snapshot(trainer.cache.compensation)
     modes = grad_modes(trainer.transformer)
-    trainer.update_discriminator(batch)
+    trainer.update_discriminator(batch, 0, 1.0)
     assert changed(trainer.discriminator, heads) == set(heads)
     assert not changed(trainer.adapted, student)
     assert not changed(trainer.cache.compensation, compensation)
     assert modes == [False, False]
 
 
-def test_the_compensation_warms_up_alone(build, cached, batch):
-    trainer = build(cached)
+def test_the_compensation_warms_up_alone(build, batch):
+    trainer = build("cotraining")
     student, compensation = snapshot(trainer.adapted), snapshot(trainer.cache.compensation)
     first, second = (step for step in range(6) if trainer.is_generator_update(step))
-    values = trainer.update_generator(batch, first)
+    _, norms = trainer.update_generator(batch, first, 1.0)
     assert changed(trainer.cache.compensation, compensation)
     assert not changed(trainer.adapted, student)
     assert not trainer.student_stepper.optimizer.state
-    assert "student_grad_norm" not in values
+    assert "student_grad_norm" not in norms
     compensation = snapshot(trainer.cache.compensation)
-    values = trainer.update_generator(batch, second)
+    _, norms = trainer.update_generator(batch, second, 1.0)
     assert changed(trainer.cache.compensation, compensation)
     moved = changed(trainer.adapted, student)
     assert moved
     assert all("lora_" in name for name in moved)
-    assert values["student_grad_norm"] > 0
+    assert norms["student_grad_norm"] > 0
 
 
-def test_the_bands_adapters_learn_nothing_from_the_cached_last_step(build, cached, batch):
-    trainer = build(cached.model_copy(update={"compensation_warmup": 0}))
+def test_the_bands_adapters_learn_nothing_from_the_cached_last_step(build, batch):
+    trainer = build("cotraining", compensation_warmup=0)
     trainer.sample_with_gradient(batch).square().sum().backward()
     for index, block in enumerate(trainer.transformer.transformer_blocks):
         grads = [p.grad is not None for p in block.parameters() if p.requires_grad]
         assert any(grads) != (BAND[0] <= index < BAND[1])
 
 
-def test_without_a_cache_the_output_loss_starts_at_zero(build, cached, batch):
-    trainer = build(cached, with_cache=False)
-    assert trainer.update_generator(batch, step=2)["output_loss"] == 0.0
+def test_without_a_cache_the_output_loss_starts_at_zero(build, batch):
+    trainer = build("cotraining", with_cache=False)
+    means, _ = trainer.update_generator(batch, 2, 1.0)
+    assert means["output_loss"] == 0.0
 
 
-def test_the_output_loss_compares_with_the_uncached_start(build, cached, batch):
-    trainer = build(cached)
+def test_the_output_loss_compares_with_the_uncached_start(build, batch):
+    trainer = build("cotraining")
     nn.init.normal_(trainer.cache.compensation.image["1_3"].down.bias)
     levels = step_sigmas(2, SHIFT)
     target = sample_latents(trainer.transformer, batch.noise, levels, batch.prompts)
     x0 = sample_latents(trainer.transformer, batch.noise, levels, batch.prompts, before_step=trainer.cache.begin_step)
-    values = trainer.update_generator(batch, step=2)
-    assert values["output_loss"] == pytest.approx(float((x0 - target).square().mean()), rel=1e-4)
+    means, _ = trainer.update_generator(batch, 2, 1.0)
+    assert means["output_loss"] == pytest.approx(float((x0 - target).square().mean()), rel=1e-4)
 
 
-def test_the_output_losss_target_ignores_what_the_adapters_learned(build, cached, batch):
-    trainer = build(cached, with_cache=False)
-    start = trainer.output_target(batch)
-    trainer.update_generator(batch, step=4)
-    assert torch.equal(trainer.output_target(batch), start)
+def test_the_output_losss_target_ignores_what_the_adapters_learned(build, batch):
+    trainer = build("cotraining", with_cache=False)
+    start = trainer.target(batch).x0
+    trainer.update_generator(batch, 4, 1.0)
+    assert torch.equal(trainer.target(batch).x0, start)
     assert not torch.allclose(trainer.sample_with_gradient(batch), start, atol=1e-4)
 
 
-def test_the_output_loss_trains_the_compensation(build, cached, batch):
-    trainer = build(cached.model_copy(update={"adversarial_weight": 0.0}))
+def test_the_output_loss_trains_the_compensation(build, batch):
+    trainer = build("cotraining", adversarial_weight=0.0)
     before = snapshot(trainer.cache.compensation)
-    values = trainer.update_generator(batch, step=2)
-    assert values["compensation_grad_norm"] > 0
+    _, norms = trainer.update_generator(batch, 2, 1.0)
+    assert norms["compensation_grad_norm"] > 0
     assert "image.1_3.down.weight" in changed(trainer.cache.compensation, before)
 
 
-def test_a_student_trains_under_plain_caching(tmp_path, build, cached, prompt_tables, references):
-    identity = {"compensation_function": FunctionParams(kind="identity"), "compensation_warmup": 0}
-    trainer = build(cached.model_copy(update=identity))
-    before = snapshot(trainer.adapted)
-    assert trainer.compensation_stepper is None
-    trainer.update_generator(draw_batch(trainer.transformer, prompt_tables.prompts, references, cached, 0), step=2)
-    assert changed(trainer.adapted, before)
-
-
-@pytest.mark.parametrize("with_cache", [False, True], ids=["plain", "cached"])
-def test_resuming_equals_running_through(
-    tmp_path, build, params, cached, prompt_tables, references, interrupt, assert_same_run, with_cache
-):
-    def run(name: str):
-        trainer = build(cached if with_cache else params)
-        student, history = train_adversarially(trainer, prompt_tables.prompts, references, tmp_path / name)
-        parts = [student, trainer.discriminator]
-        return nn.ModuleList([*parts, trainer.cache.compensation] if with_cache else parts), history
-
+@pytest.mark.parametrize("name", KINDS)
+def test_resuming_equals_running_through(name, jobs, tmp_path, interrupt, assert_same_result):
+    longer = {"steps": 6, "checkpoint_every": 3, "discriminator_warmup": 1}
     torch.manual_seed(1)
-    whole = run("whole")
+    whole = launch(jobs(name, tmp_path / "whole", **longer))
     torch.manual_seed(2)
     with interrupt(stage_two, 5):
-        run("parts")
-    assert_same_run(whole, run("parts"))
+        launch(jobs(name, tmp_path / "parts", **longer))
+    assert (tmp_path / "parts/step-00000003").is_dir()
+    assert_same_result(whole, launch(jobs(name, tmp_path / "parts", **longer)))
+    ends = [tmp_path / part / "step-00000006/rank-00000.safetensors" for part in ("whole", "parts")]
+    assert ends[0].read_bytes() == ends[1].read_bytes()  # the discriminator and the optimizers too
 
 
-def test_a_finished_run_returns_a_plain_frozen_student(tmp_path, build, cached, prompt_tables, references, batch):
-    trainer = build(cached)
-    names = {name.replace(".base_layer", "") for name in trainer.transformer.state_dict() if "lora_" not in name}
-    student, _ = train_adversarially(trainer, prompt_tables.prompts, references, tmp_path / "run")
-    assert set(student.state_dict()) == names
-    assert not any(parameter.requires_grad for parameter in student.parameters())
-    student.save_pretrained(tmp_path / "student")
-    loaded = type(student).from_pretrained(tmp_path / "student")
+@pytest.mark.parametrize("name", KINDS)
+def test_the_seed_fixes_the_weights(name, jobs, tmp_path, assert_same_result):
+    torch.manual_seed(1)
+    first = launch(jobs(name, tmp_path / "first"))
+    torch.manual_seed(2)
+    assert_same_result(first, launch(jobs(name, tmp_path / "same")))
+    other = launch(jobs(name, tmp_path / "other", seed=7))
+    with pytest.raises(AssertionError):
+        assert_same_result(first, other)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_finished_run_leaves_a_plain_student_that_samples_as_the_trained_one(
+    name, jobs, ranks, inputs, batch, tmp_path
+):
+    job = jobs(name, tmp_path / "run")
+    result, trainer = launch(job), AdversarialTrainer(job, ranks)
+    for step in range(4):
+        trainer.update(step)
+    student = ModelFolder(path=result / "student", class_name=job.student.class_name).load()
+    start = inputs.teacher.transformer.load()
+    assert student.state_dict().keys() == start.state_dict().keys()
+    assert any(not torch.equal(*pair) for pair in zip(student.parameters(), start.parameters(), strict=True))
+    if trainer.cache is not None:
+        folder = ModelFolder(path=result / "compensation", class_name="onex_distill.models.compensation.Compensation")
+        compensation = folder.load()
+        pairs = zip(compensation.parameters(), trainer.cache.compensation.parameters(), strict=True)
+        assert all(torch.equal(*pair) for pair in pairs)
+        assert compensation.candidates == ((BAND,),)
+        trainer.cache.detach()
     levels = step_sigmas(2, SHIFT)
-    outputs = [sample_latents(model, batch.noise, levels, batch.prompts) for model in (student, loaded)]
-    assert torch.equal(*outputs)
+    expected = sample_latents(trainer.transformer, batch.noise, levels, batch.prompts)
+    torch.testing.assert_close(sample_latents(student, batch.noise, levels, batch.prompts), expected)
 
 
-def test_batches_pair_each_reference_with_its_prompt_and_noise(transformer, prompt_tables, references, params):
-    drawn = draw_batch(transformer, prompt_tables.prompts, references, params, step=3)
-    latents = references.column("latent")
-    for row in range(params.batch_size):
-        source = int((latents == drawn.reference[row]).flatten(1).all(1).nonzero())
-        index = references.index.iloc[source]
-        expected = read_prompts(prompt_tables.prompts, [index["prompt_row"]])
-        assert torch.equal(drawn.noise[row], noise_from_seeds([index["noise_seed"]], transformer)[0])
-        assert torch.equal(drawn.prompts.pooled[row], expected.pooled[0])
+def test_a_step_is_described_by_its_seed_and_rows(build):
+    trainer = build("stage_two")
+    assert trainer.describe(2) == f"seed 6, rows {trainer.references.rows(2, 3).tolist()} of the stored references"
 
 
-def test_a_batch_is_a_function_of_seed_and_step(transformer, prompt_tables, references, params):
-    def noise(step: int, seed: int = 6) -> Tensor:
-        changed = params.model_copy(update={"seed": seed, "batch_size": 16})
-        return draw_batch(transformer, prompt_tables.prompts, references, changed, step).noise
+def test_a_band_that_the_transformer_cannot_skip_is_refused_before_training(jobs, tmp_path):
+    with pytest.raises(ValueError, match=r"band \[0, 3\] must be a non-empty half-open range"):
+        launch(jobs("cotraining", tmp_path, candidates=(((0, 3),),)))
 
-    assert torch.equal(noise(3), noise(3))
-    assert not torch.equal(noise(3), noise(4))
-    assert not torch.equal(noise(3), noise(3, seed=7))
+
+def calls(monkeypatch, owner, name: str) -> list[int]:
+    """One entry a call of a method, which still does its work."""
+    seen: list[int] = []
+    method = getattr(owner, name)
+
+    def counted(*args, **kwargs):
+        seen.append(1)
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+    return seen
+
+
+def test_what_has_no_weight_is_not_computed(build, batch, monkeypatch):
+    trainer = build("cotraining", adversarial_weight=0.0)
+    targets, heads = calls(monkeypatch, trainer, "target"), calls(monkeypatch, trainer.discriminator, "forward")
+    references = calls(monkeypatch, trainer.references, "images")
+    assert set(trainer.generator_terms(batch)) == {"output_loss"}
+    assert (len(targets), len(heads), len(references)) == (1, 0, 0)
+    trainer = build("cotraining", output_weight=0.0)
+    targets, references = calls(monkeypatch, trainer, "target"), calls(monkeypatch, trainer.references, "images")
+    assert set(trainer.generator_terms(batch)) == {"generator_loss"}
+    assert (len(targets), len(references)) == (0, 0)
+
+
+def test_the_feature_loss_compares_the_last_steps_tokens(build, batch):
+    trainer = build("cotraining", feature_weight=0.3, output_weight=0.0, adversarial_weight=0.0)
+    nn.init.normal_(trainer.cache.compensation.image["1_3"].down.bias)
+    kept: list[Tensor] = []
+    trainer.transformer.norm_out.register_forward_pre_hook(lambda module, args: kept.append(args[0].detach()))
+    weight, loss = trainer.generator_terms(batch)["feature_loss"]
+    uncached, cached = kept[1], kept[3]  # both paths take two steps
+    assert weight == 0.3
+    torch.testing.assert_close(loss.detach(), (cached - uncached).square().mean())
+    before = snapshot(trainer.cache.compensation)
+    trainer.update_generator(batch, 2, 1.0)
+    assert "image.1_3.down.weight" in changed(trainer.cache.compensation, before)
+
+
+def test_every_loss_and_penalty_trains(jobs, tmp_path):
+    everything = {
+        "adversarial_loss": "relativistic",
+        "penalties": {"r1": 0.1, "r2": 0.1, "approximate_r1": 0.1, "noise_std": 0.1},
+        "feature_weight": 0.1,
+        "perceptual_weight": 0.1,
+    }
+    history = pd.read_parquet(launch(jobs("cotraining", tmp_path, **everything)) / "losses.parquet")
+    of_discriminator = ["discriminator_loss", "r1_penalty", "r2_penalty", "approximate_r1_penalty"]
+    of_generator = ["generator_loss", "perceptual_loss", "output_loss", "feature_loss"]
+    assert history.iloc[0][of_discriminator].notna().all()
+    assert history.iloc[1][of_generator].notna().all()
+
+
+def test_a_generator_without_any_loss_is_refused(jobs, tmp_path):
+    with pytest.raises(ValueError, match="every weight of the generator's losses is zero"):
+        jobs("stage_two", tmp_path, adversarial_weight=0.0)
+
+
+DIAL = ((BAND,), ((2, 3),), ())
+
+
+def test_bands_are_drawn_by_seed_and_step(build):
+    def drawn(seed: int) -> list[Bands]:
+        trainer = build("cotraining", candidates=DIAL, seed=seed)
+        return [trainer.plan(step).bands for step in range(60)]
+
+    first = drawn(6)
+    assert set(first) == set(DIAL)
+    assert drawn(6) == first
+    assert drawn(7) != first
+
+
+def test_an_update_goes_the_path_of_its_bands(build, batch):
+    trainer = build("cotraining", candidates=DIAL, compensation_warmup=0)
+    for step in range(12):
+        trainer.update(step)
+        assert trainer.cache.plan == trainer.plan(step)
+    moved = {name for name, p in trainer.cache.compensation.named_parameters() if "down" in name and p.abs().sum() > 0}
+    assert {name.split(".")[1] for name in moved} == {"1_3", "2_3"}
+
+
+def test_an_update_without_bands_leaves_the_compensation(build, batch):
+    trainer = build("cotraining", candidates=DIAL, compensation_warmup=0)
+    compensation, student = snapshot(trainer.cache.compensation), snapshot(trainer.adapted)
+    trainer.cache.use(reuse_after_first((), 2))
+    trainer.update_generator(batch, 2, 1.0)
+    assert not changed(trainer.cache.compensation, compensation)
+    assert changed(trainer.adapted, student)
+
+
+def test_a_student_trains_under_plain_caching(jobs, tmp_path):
+    plain = {"compensation_function": {"kind": "identity"}, "compensation_warmup": 0}
+    result = launch(jobs("cotraining", tmp_path, **plain))
+    assert "compensation_grad_norm" not in pd.read_parquet(result / "losses.parquet")
+    folder = ModelFolder(path=result / "compensation", class_name="onex_distill.models.compensation.Compensation")
+    assert folder.load().candidates == ((BAND,),)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "message"),
+    [
+        (((),), "candidates holds no band"),
+        ((), "candidates holds no band"),
+        ((((1, 3), (2, 3)),), r"bands \[1, 3\] and \[2, 3\] overlap"),
+        ((((2, 2),),), r"empty range \[2, 2\]"),
+    ],
+)
+def test_bad_candidates_are_refused(jobs, tmp_path, candidates, message):
+    with pytest.raises(ValueError, match=message):
+        jobs("cotraining", tmp_path, candidates=candidates)

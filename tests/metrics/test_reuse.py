@@ -91,5 +91,5 @@ def test_the_mean_is_over_all_rows_whatever_the_batches(transformer, prompt_tabl
 
 
 def test_a_band_outside_the_model_is_refused(transformer, prompts, noise):
-    with pytest.raises(ValueError, match=r"cached_blocks \[2, 4\]"):
+    with pytest.raises(ValueError, match=r"band \[2, 4\]"):
         sampled_reuse_errors(transformer, noise, SIGMAS, prompts, [(2, 4)])

@@ -354,7 +354,7 @@ def test_compiled_models_give_the_same(one, prompts, inputs, compensation, compi
 
 def test_a_band_outside_the_model_is_refused(six_blocks):
     transformer = build_transformer(six_blocks)
-    with pytest.raises(ValueError, match=r"cached_blocks \[3, 6\]"):
+    with pytest.raises(ValueError, match=r"band \[3, 6\]"):
         BlockCache(transformer, reuse_after_first([(3, 6)], 2), Compensation(16, [((3, 6),)], "identity"))
 
 

@@ -69,7 +69,7 @@ def test_bad_tables_are_answered_in_one_line(computes, message):
 
 @pytest.mark.parametrize("band", [(0, 3), (1, 6), (3, 6), (2, 2), (3, 2), (-2, 2), (5, 7), (6, 9)])
 def test_bands_that_cannot_be_skipped_are_refused(band):
-    with pytest.raises(ValueError, match="cached_blocks") as error:
+    with pytest.raises(ValueError, match=r"band .* must be a non-empty half-open range") as error:
         check_bands([(1, 2), band], num_layers=6)
     assert str(list(band)) in str(error.value)
 

@@ -51,10 +51,10 @@ def test_parameters(kedro_run, param, message):
     assert message in kedro_run(param)
 
 
-@pytest.mark.parametrize("band", [[0, 4], [8, 12], [5, 5], [3, 20]])
-def test_cached_blocks(run_pipeline, tmp_path, band):
-    params = {"data": str(tmp_path), "fractional_167": {"cotraining": {"cached_blocks": band}}}
-    with pytest.raises(ValueError, match=r"cached_blocks .* inside blocks 1 to 10 of 12"):
+@pytest.mark.parametrize("band", [[0, 4], [8, 12], [3, 20]])
+def test_bands_outside_the_model(run_pipeline, tmp_path, band):
+    params = {"data": str(tmp_path), "fractional_167": {"cotraining": {"candidates": [[band]]}}}
+    with pytest.raises(ValueError, match=r"band .* inside blocks 1 to 10 of 12"):
         run_pipeline("distill", params, node_names=["fractional_167.check_band"])
 
 

@@ -1,22 +1,43 @@
-"""Frozen image backbones of timm for the discriminator, among them the paper's CLIP ConvNeXt-XXLarge.
+"""Frozen image backbones of the discriminator by name: ShapesWorld's recogniser, or any network of timm.
+
+The paper's CLIP ConvNeXt-XXLarge is ``convnext_xxlarge.clip_laion2b_soup``.
 
 Shapes: B batch; images RGB in [0, 1], (B, 3, H, W).
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import timm
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from onex_distill.parameters import unknown_name
+from onex_distill.parameters import Params, unknown_name
+from onex_distill.storage.model_folder import ModelFolder
 
 WEIGHTS_NAME = "model.safetensors"
+
+
+class RecogniserParams(Params):
+    """ShapesWorld's recogniser, which is not the evaluator that scores."""
+
+    kind: Literal["recogniser"]
+
+
+class TimmParams(Params):
+    """A timm model with its weights: a safetensors file, or none for the hub cache."""
+
+    kind: Literal["timm"]
+    name: str
+    weights: Path | None
+
+
+BackboneParams = Annotated[RecogniserParams | TimmParams, Field(discriminator="kind")]
 
 
 class TimmBackbone(nn.Module):
@@ -50,12 +71,7 @@ def load_timm_backbone(name: str, weights: Path | None) -> TimmBackbone:
     Nothing is downloaded and no pickle is read. Raises ValueError with one line for an unknown name and for weights
     that are missing, unreadable or another model's.
     """
-    known = [*timm.list_models(), *timm.list_pretrained()]
-    if name not in known:
-        raise ValueError(unknown_name("timm model", name, known))
-    path = _cached_weights(name) if weights is None else weights
-    if path.suffix != ".safetensors" or not path.is_file():
-        raise ValueError(f"weights {path} of the backbone {name!r} are no .safetensors file; correct the path")
+    path = _find_weights(name, weights)
     try:
         state = load_file(path)
         overlay = {"state_dict": _without_classifier(name, state), "num_classes": 0}
@@ -66,6 +82,30 @@ def load_timm_backbone(name: str, weights: Path | None) -> TimmBackbone:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"weights {path} are not those of the timm model {name!r}: {reason}") from error
     return TimmBackbone(network)
+
+
+def load_backbone(params: BackboneParams, recogniser: ModelFolder) -> nn.Module:
+    """The backbone that the parameters name. Raises ValueError as ``load_timm_backbone`` does."""
+    if isinstance(params, TimmParams):
+        return load_timm_backbone(params.name, params.weights)
+    network: nn.Module = recogniser.load()
+    return network
+
+
+def check_backbone(params: BackboneParams) -> None:
+    """Raise ValueError when the named weights are not there, without reading them."""
+    if isinstance(params, TimmParams):
+        _find_weights(params.name, params.weights)
+
+
+def _find_weights(name: str, weights: Path | None) -> Path:
+    known = [*timm.list_models(), *timm.list_pretrained()]
+    if name not in known:
+        raise ValueError(unknown_name("timm model", name, known))
+    path = _cached_weights(name) if weights is None else weights
+    if path.suffix != ".safetensors" or not path.is_file():
+        raise ValueError(f"weights {path} of the backbone {name!r} are no .safetensors file; correct the path")
+    return path
 
 
 def _cached_weights(name: str) -> Path:

@@ -70,7 +70,7 @@ def check_bands(bands: Sequence[Sequence[int]], num_layers: int) -> None:
     for start, stop in bands:
         if not 1 <= start < stop <= num_layers - 1:
             raise ValueError(
-                f"cached_blocks {[start, stop]} must be a non-empty half-open range inside blocks 1 to "
+                f"band {[start, stop]} must be a non-empty half-open range inside blocks 1 to "
                 f"{num_layers - 2} of {num_layers}, leaving out the first and the last; "
                 f"try [1, {min(5, num_layers - 1)}]"
             )

@@ -61,6 +61,10 @@ class Discriminator(nn.Module):
         logits = [head(level).flatten(1) for head, level in zip(self.heads, maps, strict=True)]
         return [*logits, self.pooled_head(pooled)]
 
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """The frozen feature maps (B, C_i, H_i, W_i) that the heads see."""
+        return self.backbone[0].levels_and_features(images)[0]
+
 
 def _head(channels: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(

@@ -5,9 +5,10 @@ from functools import partial, update_wrapper
 from kedro.pipeline import Node, Pipeline
 
 from onex_distill.pipelines.cache_cotraining import nodes
+from onex_distill.pipelines.stage_two import pipeline as stage_two
 
 OUTPUTS = ("band", "student", "compensation", "cotraining_losses")
-SHARED = {"cotraining_start", "teacher", "recogniser", "prompt_embeddings", "reference_latents", "runs"}
+INPUTS = {"cotraining_start", *stage_two.SHARED}
 
 
 def create_start() -> Pipeline:
@@ -37,8 +38,7 @@ def create_cotraining(namespace: str) -> Pipeline:
                     "band",
                     "teacher",
                     "recogniser",
-                    "prompt_embeddings",
-                    "reference_latents",
+                    *stage_two.REFERENCES,
                     "params:cotraining",
                     "params:compute",
                     "runs",
@@ -49,7 +49,7 @@ def create_cotraining(namespace: str) -> Pipeline:
         ]
     )
     outputs = {name: f"{namespace}_{name}" for name in OUTPUTS}
-    return Pipeline(template, namespace=namespace, inputs=SHARED, outputs=outputs, parameters={"compute"})
+    return Pipeline(template, namespace=namespace, inputs=INPUTS, outputs=outputs, parameters={"references", "compute"})
 
 
 def create_export(namespace: str) -> Pipeline:
