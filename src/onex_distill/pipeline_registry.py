@@ -11,6 +11,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         cache_cotraining,
         evaluation,
         generate,
+        pareto,
         precompute,
         reuse,
         stage_one,
@@ -28,6 +29,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "baselines": baselines.create_pipeline(),
         "generate": generate.create_pipeline(),
         "reuse": reuse.create_pipeline(),
+        "pareto": pareto.create_pipeline(),
     }
     main = ("precompute", "stage_one", "stage_two", "cache_cotraining", "evaluation")
     pipelines["distill"] = sum((pipelines[name] for name in main), Pipeline([]))

@@ -18,6 +18,7 @@ NAMES = (
     "baselines",
     "generate",
     "reuse",
+    "pareto",
 )
 
 

@@ -1,7 +1,9 @@
 """Reuse error: how much what a block adds changes from one step to the next (paper, reuse error against block index).
 
 With r_k the residual (output - input) of a block or band in step k, the reuse error is |r_k - r_{k-1}| / |r_k|, norms
-over a stream's tokens and width: what plain caching of it alone would get wrong, relative to what it adds.
+over a stream's tokens and width: what plain caching of it alone would get wrong, relative to what it adds. The damage
+is the same change relative to the stream that the band leaves, |r_k - r_{k-1}| / |output_k|: a band that adds little
+can do little harm.
 
 Shapes: B batch, N image tokens, L text tokens, D width; streams are text (B, L, D) and image (B, N, D).
 """
@@ -23,6 +25,8 @@ from onex_distill.storage.tensor_table import TensorTable
 
 STREAMS = ("text", "image")
 KEYS = ["step", "block", "stop", "stream"]
+Streams = tuple[Tensor | None, Tensor]
+Ends = tuple[Tensor, Tensor] | None
 
 
 class _Recorder:
@@ -33,8 +37,8 @@ class _Recorder:
         check_bands(bands, len(blocks))
         singles = [(index, index + 1) for index in range(len(blocks))]
         self.ranges = list(dict.fromkeys([*singles, *((int(start), int(stop)) for start, stop in bands)]))
-        self.streams: list[tuple[Tensor | None, Tensor]] = []
-        self.previous: dict[tuple[Band, str], Tensor] = {}
+        self.streams: list[Streams] = []
+        self.previous: list[Streams] = []
         self.step = 0
         self.rows: list[dict[str, Any]] = []
         self.handles = [block.register_forward_pre_hook(self._enter, with_kwargs=True) for block in blocks]
@@ -48,23 +52,32 @@ class _Recorder:
     def _enter(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.streams.append((kwargs["encoder_hidden_states"], kwargs["hidden_states"]))
 
-    def _leave(self, block: nn.Module, args: tuple[Any, ...], output: tuple[Tensor | None, Tensor]) -> None:
+    def _leave(self, block: nn.Module, args: tuple[Any, ...], output: Streams) -> None:
         self.streams.append(output)
-        current = {}
-        for start, stop in self.ranges:
-            for name, before, after in zip(STREAMS, self.streams[start], self.streams[stop], strict=True):
-                if before is not None and after is not None:  # the last block has no text output
-                    current[(start, stop), name] = (after - before).float().flatten(1)
-        for (band, name), residual in current.items():
-            if self.step > 0:
-                self._compare(band, name, residual, self.previous[band, name])
-        self.previous, self.streams = current, []
+        for band in self.ranges if self.step > 0 else ():
+            for number, stream in enumerate(STREAMS):
+                self._compare(band, stream, _ends(self.streams, band, number), _ends(self.previous, band, number))
+        self.previous, self.streams = self.streams, []
         self.step += 1
 
-    def _compare(self, band: Band, stream: str, residual: Tensor, previous: Tensor) -> None:
-        error = (residual - previous).norm(dim=1) / residual.norm(dim=1)
+    def _compare(self, band: Band, stream: str, now: Ends, before: Ends) -> None:
+        if now is None or before is None:
+            return
+        residual = now[1] - now[0]
+        change = (residual - (before[1] - before[0])).norm(dim=1)
         place = {"step": self.step, "block": band[0], "stop": band[1], "stream": stream}
-        self.rows += [{**place, "reuse_error": value} for value in error.tolist()]
+        errors, damages = (change / residual.norm(dim=1)).tolist(), (change / now[1].norm(dim=1)).tolist()
+        self.rows += [
+            {**place, "reuse_error": error, "damage": damage} for error, damage in zip(errors, damages, strict=True)
+        ]
+
+
+def _ends(streams: list[Streams], band: Band, number: int) -> Ends:
+    """One stream before and after a band, (B, tokens * D) in float32; the last block has no text output."""
+    before, after = streams[band[0]][number], streams[band[1]][number]
+    if before is None or after is None:
+        return None
+    return before.float().flatten(1), after.float().flatten(1)
 
 
 def sampled_reuse_errors(
@@ -73,7 +86,7 @@ def sampled_reuse_errors(
     """Reuse errors while sampling from ``noise`` (B, C, H, W) through ``sigmas`` (K + 1,), a row a sample.
 
     Columns ``step`` (the later of two adjacent ones), ``block`` and ``stop`` (a half-open range: every single block,
-    and ``bands``), ``stream``, ``reuse_error``. Raises ValueError for a band that the transformer cannot skip.
+    and ``bands``), ``stream``, ``reuse_error``, ``damage``. Raises ValueError for a band that cannot be skipped.
     """
     recorder = _Recorder(transformer, bands)
     try:
@@ -101,4 +114,4 @@ def mean_reuse_errors(
         noise = noise_from_seeds(rows["noise_seed"], latent_shape(transformer)).to(transformer.device)
         prompts = read_prompts(embeddings, rows["prompt_row"].to_numpy(), transformer.device)
         parts.append(sampled_reuse_errors(transformer, noise, sigmas, prompts, bands))
-    return pd.concat(parts).groupby(KEYS)["reuse_error"].mean().reset_index()
+    return pd.concat(parts).groupby(KEYS)[["reuse_error", "damage"]].mean().reset_index()

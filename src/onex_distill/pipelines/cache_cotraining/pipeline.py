@@ -52,8 +52,8 @@ def create_cotraining(namespace: str) -> Pipeline:
     return Pipeline(template, namespace=namespace, inputs=INPUTS, outputs=outputs, parameters={"references", "compute"})
 
 
-def create_export(namespace: str) -> Pipeline:
-    """The exported diffusers pipeline."""
+def create_export(namespace: str, name: str) -> Pipeline:
+    """The exported diffusers pipeline of one co-training."""
     return Pipeline(
         [
             Node(
@@ -65,8 +65,8 @@ def create_export(namespace: str) -> Pipeline:
                     f"params:{namespace}.cotraining",
                     "params:text",
                 ],
-                "student_pipeline",
-                name="export_student",
+                f"{name}_pipeline",
+                name=f"export_{name}",
             )
         ]
     )
@@ -74,4 +74,4 @@ def create_export(namespace: str) -> Pipeline:
 
 def create_pipeline() -> Pipeline:
     """The graph of ``kedro run --pipeline=cache_cotraining``."""
-    return create_start() + create_cotraining("fractional_167") + create_export("fractional_167")
+    return create_start() + create_cotraining("fractional_167") + create_export("fractional_167", "student")
