@@ -7,6 +7,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     """Name to pipeline; a bare ``kedro run`` is ``distill``."""
     # imported here, so that commands which need no pipeline (kedro --version, kedro info) start without torch
     from onex_distill.pipelines import (
+        ablation,
         baselines,
         cache_cotraining,
         evaluation,
@@ -27,6 +28,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "cache_cotraining": cache_cotraining.create_pipeline(),
         "evaluation": evaluation.create_pipeline(),
         "baselines": baselines.create_pipeline(),
+        "ablation": ablation.create_pipeline(),
         "generate": generate.create_pipeline(),
         "reuse": reuse.create_pipeline(),
         "pareto": pareto.create_pipeline(),

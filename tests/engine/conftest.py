@@ -22,8 +22,10 @@ from onex_distill.engine.optimisation import OptimizerParams
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import Run
 from onex_distill.engine.sampling import EmbeddingJob, SamplingJob
-from onex_distill.engine.stage_one import GuidanceParams, ImportanceParams, StageOneJob, StageOneParams
+from onex_distill.engine.stage_one import StageOneJob
+from onex_distill.engine.stage_one_params import GuidanceParams, ImportanceParams, StageOneParams
 from onex_distill.engine.stage_two import AdversarialJob, AdversarialParams, CotrainingJob, CotrainingParams
+from onex_distill.engine.watching import WatchParams
 from onex_distill.models.backbones import RecogniserParams
 from onex_distill.models.compensation import FunctionParams
 from onex_distill.models.lora import LoraParams
@@ -62,6 +64,7 @@ class Inputs(NamedTuple):
 def optimizer() -> OptimizerParams:
     """AdamW whose first step already moves the weights, with a schedule that a resumed run has to continue."""
     return OptimizerParams(
+        kind="adamw",
         lr=1e-2,
         betas=(0.5, 0.9),
         weight_decay=1e-4,
@@ -152,7 +155,14 @@ def stage_one_params(optimizer: OptimizerParams, loop: LoopParams) -> StageOnePa
         num_inference_steps=2,
         batch_size=3,
         guidance=GuidanceParams(scale=4.0, alpha=0.9, axis="sigma"),
-        importance=ImportanceParams(preset="c", axis="sigma", smoothing=100.0),
+        importance=ImportanceParams(curve="c", axis="sigma", smoothing=100.0),
+        sigma_range="step",
+        matched="step_end",
+        fake_updates=1,
+        parametrization="full",
+        lora=LoraParams(rank=2, alpha=2),
+        gradient_checkpointing=False,
+        watch=WatchParams(every=2, prompts=2, images=2),
         student=optimizer,
         fake_score=optimizer,
         ema_decay=0.5,

@@ -1,4 +1,6 @@
 import math
+import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -73,3 +75,20 @@ def test_the_average_follows_the_weights():
     nn.init.constant_(module.weight, 5.0)
     average.update_parameters(module)
     assert average.module.weight.item() == pytest.approx(0.75 * 1.0 + 0.25 * 5.0)
+
+
+def test_eight_bits_without_their_package_are_refused_in_one_line(monkeypatch, parameter, optimizer, ranks):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    eight = optimizer.model_copy(update={"kind": "adamw_8bit"})
+    with pytest.raises(ValueError, match="needs the package bitsandbytes, which is not installed") as error:
+        Stepper([parameter], eight, 4, ranks)
+    assert "\n" not in str(error.value)
+
+
+def test_eight_bits_take_the_same_settings(monkeypatch, parameter, optimizer, ranks):
+    stand_in = ModuleType("bitsandbytes.optim")
+    stand_in.AdamW8bit = torch.optim.AdamW
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", stand_in)
+    stepper = Stepper([parameter], optimizer.model_copy(update={"kind": "adamw_8bit"}), 4, ranks)
+    group = stepper.optimizer.param_groups[0]
+    assert (group["initial_lr"], group["betas"], group["eps"]) == (optimizer.lr, optimizer.betas, optimizer.eps)

@@ -78,7 +78,7 @@ def test_baselines_add_their_rows(distilled, run_pipeline, tmp_path):
     shutil.copytree(distilled, data)
     run_pipeline("baselines", {"data": str(data)})
     table = metrics(data).set_index("method")
-    assert list(table.index) == [*METHODS, "dmd_2", "sfd_4", "fractional_1.75"]
+    assert list(table.index) == [*METHODS, "dmd_2", "dmd2_2", "tdm_2", "unguided_2", "sfd_4", "fractional_1.75"]
     assert table.loc["fractional_1.75", "nfe"] == pytest.approx(1.75)
     assert table.loc["sfd_4", "nfe"] == 4
 

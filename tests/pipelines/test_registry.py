@@ -16,6 +16,7 @@ NAMES = (
     "evaluation",
     "distill",
     "baselines",
+    "ablation",
     "generate",
     "reuse",
     "pareto",

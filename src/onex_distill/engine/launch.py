@@ -5,10 +5,13 @@ import logging
 import signal
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -26,7 +29,6 @@ logger = logging.getLogger(__name__)
 USER_ERRORS = {kind.__name__: kind for kind in (ValueError, FloatingPointError, MemoryError, OSError, Interrupted)}
 SHUTDOWN_TIMEOUT = 600  # seconds that ranks have to save a checkpoint before they are killed
 JOB_FILE = "job.json"
-ERROR_FILE = "error.json"
 
 
 def launch(job: Job) -> Path:
@@ -39,8 +41,8 @@ def launch(job: Job) -> Path:
         logger.info("%s is finished; taking its result.", job.folder.name)
         return result_of(job)
     with locked(job.folder, "launcher"):
-        for name in (STOP_FILE, ERROR_FILE):
-            (job.folder / name).unlink(missing_ok=True)
+        for leftover in (job.folder / STOP_FILE, *job.folder.glob("rank-*.error")):
+            leftover.unlink(missing_ok=True)
         if job.compute.ranks == 1:
             execute(job, identity, Ranks(job.compute))
         else:
@@ -64,26 +66,49 @@ def run_agent(path: Path) -> None:
     try:
         elastic_launch(_config(job), sys.executable)("-m", "onex_distill.engine.worker", str(path))
     except ChildFailedError as error:
+        raise_recorded(job.folder)
         rank, failure = error.get_first_failure()
-        _raise_recorded(job.folder)
-        died = f"signal {-failure.exitcode}" if failure.exitcode < 0 else f"exit code {failure.exitcode}"
-        logs = f"its log is below {job.folder / 'logs'}"
-        raise RankError(f"rank {rank} of {job.folder.name} died ({died}): {failure.message}; {logs}") from error
-    _raise_recorded(job.folder)
+        logs = f"the logs of all ranks but 0 are below {job.folder / 'logs'}"
+        if failure.exitcode < 0:
+            remedy = "memory running out is a common cause" if failure.exitcode == -signal.SIGKILL else logs
+            raise RankError(
+                f"rank {rank} of {job.folder.name} was killed by signal {-failure.exitcode}; {remedy}"
+            ) from error
+        first = min((record for record in _records(job.folder)), key=lambda record: record["time"], default=None)
+        what = f"{first['kind']}: {first['message']}\n{first['traceback']}" if first else "left no message"
+        rank = first["rank"] if first else rank
+        raise RankError(f"rank {rank} of {job.folder.name} failed with {what}; {logs}") from error
+    raise_recorded(job.folder)
 
 
 def record_error(folder: Path, rank: int, error: BaseException) -> None:
-    """Leave an error that no restart would mend for the launcher to raise."""
-    content = {"kind": type(error).__name__, "message": str(error), "rank": rank}
-    write_text(folder / ERROR_FILE, json.dumps(content))
+    """Leave a rank's error for the launcher."""
+    content = {
+        "kind": type(error).__name__,
+        "message": str(error),
+        "traceback": "".join(traceback.format_exception(error)),
+        "rank": rank,
+        "time": time.time(),
+    }
+    write_text(folder / f"rank-{rank}.error", json.dumps(content))
 
 
-def _raise_recorded(folder: Path) -> None:
-    record = folder / ERROR_FILE
-    if record.is_file():
-        content = json.loads(record.read_text())
-        where = "" if content["rank"] == 0 else f"rank {content['rank']}: "
-        raise USER_ERRORS[content["kind"]](where + content["message"])
+def is_hopeless(folder: Path) -> bool:
+    """Whether a rank has failed with an error that no restart would mend."""
+    return any(record["kind"] in USER_ERRORS for record in _records(folder))
+
+
+def raise_recorded(folder: Path) -> None:
+    """Raise the first error that no restart would mend, if there is one."""
+    hopeless = [record for record in _records(folder) if record["kind"] in USER_ERRORS]
+    if hopeless:
+        first = min(hopeless, key=lambda record: record["time"])
+        where = "" if first["rank"] == 0 else f"rank {first['rank']}: "
+        raise USER_ERRORS[first["kind"]](where + first["message"])
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("rank-*.error"))]
 
 
 def _config(job: Job) -> LaunchConfig:

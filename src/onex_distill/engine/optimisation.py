@@ -17,8 +17,12 @@ from onex_distill.parameters import Params
 
 
 class OptimizerParams(Params):
-    """AdamW with gradient clipping; ``clip_norm`` is the largest gradient norm."""
+    """AdamW with gradient clipping; ``clip_norm`` is the largest gradient norm.
 
+    ``kind`` adamw is torch's fused kernel with moments in float32, adamw_8bit that of bitsandbytes (a CUDA device).
+    """
+
+    kind: Literal["adamw", "adamw_8bit"]
     lr: PositiveFloat
     betas: tuple[NonNegativeFloat, NonNegativeFloat]
     weight_decay: NonNegativeFloat
@@ -37,14 +41,7 @@ class Stepper:
         self.parameters = [p for p in parameters if p.requires_grad]
         self.clip_norm = params.clip_norm
         self.ranks = ranks
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=params.lr,
-            betas=params.betas,
-            weight_decay=params.weight_decay,
-            eps=params.eps,
-            fused=True,
-        )
+        self.optimizer = _adamw(self.parameters, params)
         self.scheduler = get_scheduler(
             params.schedule, self.optimizer, num_warmup_steps=params.warmup_steps, num_training_steps=total_steps
         )
@@ -87,6 +84,24 @@ class Stepper:
                     moments[number][name] = sharded_like(value, parameter.data)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+
+
+def _adamw(parameters: list[nn.Parameter], params: OptimizerParams) -> torch.optim.Optimizer:
+    settings: dict[str, Any] = {
+        "lr": params.lr,
+        "betas": params.betas,
+        "weight_decay": params.weight_decay,
+        "eps": params.eps,
+    }
+    if params.kind == "adamw":
+        return torch.optim.AdamW(parameters, fused=True, **settings)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ValueError(
+            "optimizer adamw_8bit needs the package bitsandbytes, which is not installed; install it, or use adamw"
+        ) from error
+    return AdamW8bit(parameters, **settings)
 
 
 def moving_average(module: nn.Module, decay: float) -> AveragedModel:

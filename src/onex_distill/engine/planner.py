@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from onex_distill.engine.checkpoint import KEPT
 from onex_distill.engine.compute import ComputeParams
-from onex_distill.engine.stage_one import StageOneParams
+from onex_distill.engine.stage_one_params import StageOneParams
 from onex_distill.engine.stage_two import AdversarialParams
 from onex_distill.models.lora import add_lora
 from onex_distill.models.noise import latent_shape
@@ -36,13 +36,19 @@ class Need(NamedTuple):
 
 
 def stage_one_need(teacher: TeacherFolder, tokens: int, params: StageOneParams, compute: ComputeParams) -> Need:
-    """Teacher, student, fake score and average in float32; one gradient at a time; AdamW for two; two graphs."""
+    """The state of the roles, one gradient at a time; AdamW for two; two graphs."""
     transformer = teacher.transformer.build()
-    count = _count(transformer.parameters())
-    state = count * (4 * FLOAT + FLOAT + 2 * MOMENTS)
     rows = -(-params.batch_size // compute.ranks)
     activations = 2 * transformer_activations(transformer, rows, tokens, compute)
-    checkpoint = count * (3 * FLOAT + 2 * MOMENTS)
+    count = _count(transformer.parameters())
+    if params.parametrization == "full":
+        weights, trained, kept = (4 if params.ema_decay else 3) * count, count, (3 if params.ema_decay else 2) * count
+    else:
+        adapted = add_lora(transformer, params.lora)
+        trained = _count(p for p in adapted.parameters() if p.requires_grad)
+        weights, kept = count + 3 * trained, 3 * trained
+    state = (weights + trained) * FLOAT + 2 * trained * MOMENTS
+    checkpoint = kept * FLOAT + 2 * trained * MOMENTS
     return Need(_shard(state, compute) + activations, (KEPT + 1) * checkpoint + 2 * count * FLOAT)
 
 

@@ -6,97 +6,32 @@ trains the fake score on the detached result, and then the student on the differ
 Shapes: B batch, K steps; latents (B, C, H, W); step and sigma (B,).
 """
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from diffusers import SD3Transformer2DModel
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from onex_distill.engine.checkpoint import Stateful
 from onex_distill.engine.job import Job
-from onex_distill.engine.loop import LoopParams, train
-from onex_distill.engine.optimisation import OptimizerParams, Stepper, moving_average
-from onex_distill.engine.randomness import generator
+from onex_distill.engine.loop import train
+from onex_distill.engine.optimisation import Stepper
 from onex_distill.engine.ranks import Ranks
+from onex_distill.engine.roles import FAKE_SCORE, STUDENT, Roles, build_networks
 from onex_distill.engine.run import Run
-from onex_distill.engine.weights import gather, load_transformer, place, save_transformer
-from onex_distill.flow.conversions import euler_step, renoise, velocity_to_x0
-from onex_distill.flow.guidance import Axis, is_guided
-from onex_distill.flow.sigma_sampling import PRESETS, importance_weights, sample_window_sigmas
+from onex_distill.engine.stage_one_draws import Draws, StepDraws
+from onex_distill.engine.stage_one_params import StageOneParams
+from onex_distill.engine.watching import SampleGrid, by_sigma
+from onex_distill.flow.conversions import euler_step, renoise, velocity_to_x0, x0_to_velocity
+from onex_distill.flow.guidance import is_guided
+from onex_distill.flow.sigma_sampling import Window, matching_window
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.losses.distribution_matching import distribution_matching_loss
 from onex_distill.models.noise import latent_shape
 from onex_distill.models.prompts import PromptBatch, read_prompts
-from onex_distill.models.velocity import predict_guided_velocity, predict_velocity
-from onex_distill.parameters import Params
+from onex_distill.models.velocity import Network, predict_guided_velocity, predict_velocity
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TableFolder
-
-
-class GuidanceParams(Params):
-    """The real score's guidance: its scale, and the level above which it is switched off (paper, eq. 4)."""
-
-    scale: PositiveFloat
-    alpha: float = Field(ge=0, le=1)
-    axis: Axis
-
-
-class ImportanceParams(Params):
-    """The density from which the student update draws sigma."""
-
-    preset: Literal["uniform", "c"]
-    axis: Axis
-    smoothing: NonNegativeFloat
-
-
-class StageOneParams(Params):
-    """One distribution-matching run."""
-
-    seed: int
-    num_inference_steps: PositiveInt
-    batch_size: PositiveInt
-    guidance: GuidanceParams
-    importance: ImportanceParams
-    student: OptimizerParams
-    fake_score: OptimizerParams
-    ema_decay: float = Field(ge=0, lt=1)
-    loop: LoopParams
-
-
-@dataclass
-class Roles:
-    """The three copies of the transformer, and the empty prompt that guidance subtracts."""
-
-    teacher: SD3Transformer2DModel
-    student: SD3Transformer2DModel
-    fake_score: SD3Transformer2DModel
-    empty: PromptBatch
-
-
-class Window(NamedTuple):
-    """The part of the trajectory that one sample trains on: from ``upper`` down to ``lower``, each (B,) float32."""
-
-    upper: Tensor
-    lower: Tensor
-
-
-class Draws(NamedTuple):
-    """All random numbers of one step, for the whole batch: a pure function of (seed, step), the same on every rank."""
-
-    rows: Tensor  # (B,) prompts, by position in the training split
-    steps: Tensor  # (B,) the step k that each sample trains
-    noise: Tensor  # (B, C, H, W) where its trajectory starts
-    fake_sigma: Tensor  # (B,) level of the fake score's update
-    fake_noise: Tensor  # (B, C, H, W)
-    sigma: Tensor  # (B,) level of the student's update
-    student_noise: Tensor  # (B, C, H, W)
-
-    def share(self, rows: slice, device: torch.device) -> "Draws":
-        """One rank's rows, on its device."""
-        return Draws(*(value[rows].to(device) for value in self))
 
 
 class StageOneJob(Job):
@@ -109,105 +44,114 @@ class StageOneJob(Job):
     params: StageOneParams
 
     def run(self, run: Run) -> None:
-        """Write ``student`` (its averaged weights) and ``losses.parquet``.
+        """Write ``student`` (its averaged weights), ``losses.parquet`` and the table ``grid`` of watched samples.
 
         Raises ValueError when a step's window is too narrow to draw a sigma from.
         """
         trainer = StageOneTrainer(self, run.ranks)
         losses = train(trainer.update, trainer.states(), self.params.loop, run, trainer.describe)
-        state = gather(trainer.average.module.state_dict(), run.ranks)
+        trainer.networks.save_student(run.result / "student")
         if run.ranks.is_first:
-            save_transformer(state, self.teacher, run.result / "student")
             losses.to_parquet(run.result / "losses.parquet")
+            trainer.grid.write(run.result / "grid")
+
+
+class Scored(NamedTuple):
+    """A loss to descend, and what to watch of every sample: detached, (B,)."""
+
+    loss: Tensor
+    by_sample: Tensor
+
+
+class Matched(NamedTuple):
+    """The latents at which the scores are compared, at ``window.lower``, and the student's x0 of the same step."""
+
+    x: Tensor
+    x0: Tensor
+    window: Window
 
 
 class StageOneTrainer:
-    """The roles and optimizers of one run, and its update."""
+    """The networks and optimizers of one run, and its update."""
 
     def __init__(self, job: StageOneJob, ranks: Ranks) -> None:
         params = self.params = job.params
         self.ranks, self.shift = ranks, job.shift
         self.embeddings, self.rows = job.embeddings.open(), job.embeddings.open().rows_where("split", "train")
-        teacher, student, fake_score, average = (load_transformer(job.teacher) for _ in range(4))
-        self.latent_shape = latent_shape(teacher)
-        self.average = moving_average(average, params.ema_decay)
-        place(self.average.module, ranks)
-        self.roles = Roles(
-            teacher=place(teacher, ranks).requires_grad_(False).eval(),
-            student=place(student, ranks).requires_grad_(True).train(),
-            fake_score=place(fake_score, ranks).requires_grad_(True).train(),
-            empty=read_prompts(job.empty.open(), [0], ranks.device),
-        )
-        steps = params.loop.steps
-        self.student_stepper = Stepper(self.roles.student.parameters(), params.student, steps, ranks)
-        self.fake_stepper = Stepper(self.roles.fake_score.parameters(), params.fake_score, steps, ranks)
-        self.levels = step_sigmas(params.num_inference_steps, job.shift)
-        self.sigmas = _SigmaDraws(params, job.shift, self.levels)
+        self.latent_shape = latent_shape(job.teacher.build())
+        self.draws = StepDraws(params, job.shift, self.latent_shape, len(self.rows))
+        self.networks = build_networks(job.teacher, params, ranks)
+        self.roles = self.networks.roles(read_prompts(job.empty.open(), [0], ranks.device))
+        self.student_stepper = Stepper(self.networks.parameters(STUDENT), params.student, params.student_updates, ranks)
+        self.fake_stepper = Stepper(self.networks.parameters(FAKE_SCORE), params.fake_score, params.loop.steps, ranks)
+        sigmas = step_sigmas(max(params.step_counts), job.shift)
+        self.grid = SampleGrid(params.watch, self.embeddings, self.rows.tolist(), sigmas, ranks, job.folder / "grid")
 
     def states(self) -> dict[str, Stateful]:
         """Everything that a checkpoint has to hold."""
-        return {
-            "student": self.roles.student,
-            "fake_score": self.roles.fake_score,
-            "average": self.average,
-            "student_stepper": self.student_stepper,
-            "fake_stepper": self.fake_stepper,
-        }
-
-    def draw(self, step: int) -> Draws:
-        """The random numbers of one step."""
-        draws = generator(self.params.seed, step, "stage one")
-        shape = (self.params.batch_size, *self.latent_shape)
-        rows = torch.randint(len(self.rows), shape[:1], generator=draws)
-        steps = torch.randint(self.params.num_inference_steps, shape[:1], generator=draws)
-        window = Window(self.levels[steps].float(), self.levels[steps + 1].float())
-        return Draws(
-            rows=rows,
-            steps=steps,
-            noise=torch.randn(shape, generator=draws),
-            fake_sigma=self.sigmas.fake(window, draws),
-            fake_noise=torch.randn(shape, generator=draws),
-            sigma=self.sigmas.student(window, draws),
-            student_noise=torch.randn(shape, generator=draws),
-        )
+        steppers = {"student_stepper": self.student_stepper, "fake_stepper": self.fake_stepper}
+        return {**self.networks.states(), **steppers}
 
     def describe(self, step: int) -> str:
         """The seed and the prompts of a step, for messages."""
-        rows = self.rows[self.draw(step).rows.numpy()].tolist()
+        rows = self.rows[self.draws.draw(step).rows.numpy()].tolist()
         return f"seed {self.params.seed}, rows {rows} of the prompt embeddings"
 
     def update(self, step: int) -> dict[str, float]:
-        """One update of the fake score and one of the student; this rank's part of every value."""
-        drawn = self.draw(step)
-        total, depth = len(drawn.rows), int(drawn.steps.max())
-        share, weight = self.ranks.share(total), self.ranks.weight(total)
+        """One update of the fake score and, when it is due, one of the student; this rank's part of every value."""
+        drawn, levels = self.draws.draw(step), self.draws.levels(step).to(self.ranks.device)
+        share, depth = self.ranks.share(len(drawn.rows)), int(drawn.steps.max())
         prompts = read_prompts(self.embeddings, self.rows[drawn.rows[share].numpy()], self.ranks.device)
         draws = drawn.share(share, self.ranks.device)
-        roles, guidance = self.roles, self.params.guidance
-        levels = self.levels.to(self.ranks.device)
+        student_is_due = (step + 1) % self.params.fake_updates == 0
+        with self.ranks.autocast(), torch.set_grad_enabled(student_is_due):
+            matched = self.run_student(draws, levels, prompts, depth)
+        means, shared = self.update_fake_score(matched, draws, prompts)
+        if student_is_due:
+            guidance = self.params.guidance
+            guided = is_guided(drawn.sigma[share], guidance.alpha, guidance.axis, self.shift)
+            student_means, student_norms = self.update_student(matched, draws, prompts, guided)
+            means, shared = student_means | means, student_norms | shared
+        if self.params.watch.is_due(step, self.params.loop.steps):
+            shared["grid_diversity"] = self.grid.sample(self.roles.student, self.latent_shape, step)
+        return self.ranks.part(len(drawn.rows), means, shared)
+
+    def run_student(self, draws: Draws, levels: Tensor, prompts: PromptBatch, depth: int) -> Matched:
+        """Each sample's trajectory through its step; only that step's forward carries a gradient."""
+        x_start, step = roll_out(self.roles.student, draws.noise, draws.steps, levels, prompts, depth)
+        velocity = predict_velocity(self.roles.student, x_start, step.upper, prompts)
+        x0 = velocity_to_x0(velocity, x_start, step.upper)
+        x = x0 if self.params.matched == "x0" else euler_step(x_start, velocity, step.upper, step.lower)
+        return Matched(x, x0.detach(), matching_window(step, self.params.sigma_range, self.params.matched))
+
+    def update_fake_score(
+        self, matched: Matched, draws: Draws, prompts: PromptBatch
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Means over samples, and the gradient norm."""
         with self.ranks.autocast():
-            x_start, window = roll_out(roles.student, draws.noise, draws.steps, levels, prompts, depth)
-            velocity = predict_velocity(roles.student, x_start, window.upper, prompts)
-            x_end = euler_step(x_start, velocity, window.upper, window.lower)
-            x0 = velocity_to_x0(velocity, x_start, window.upper).detach()
-            fake_loss = fake_score_loss(roles, x_end.detach(), x0, prompts, window, draws.fake_sigma, draws.fake_noise)
-        fake_norm = self.fake_stepper.step(fake_loss * weight)
-        guided = is_guided(drawn.sigma[share], guidance.alpha, guidance.axis, self.shift)
+            scored = fake_score_loss(self.roles.fake_score, matched, prompts, draws.fake_sigma, draws.fake_noise)
+        norm = self.fake_stepper.step(scored.loss * self.ranks.weight(self.params.batch_size))
+        watched = by_sigma("fake_score_error", scored.by_sample, draws.fake_sigma)
+        return {"fake_score_loss": float(scored.loss.detach()), **watched}, {"fake_score_grad_norm": norm}
+
+    def update_student(
+        self, matched: Matched, draws: Draws, prompts: PromptBatch, guided: Tensor
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Means over samples, and the gradient norm."""
+        scale = self.params.guidance.scale
         with self.ranks.autocast():
-            loss = student_loss(roles, x_end, prompts, window, draws.sigma, guided, guidance.scale, draws.student_noise)
-        norm = self.student_stepper.step(loss * weight)
-        self.average.update_parameters(roles.student)
-        means = {
-            "student_loss": float(loss.detach()),
-            "fake_score_loss": float(fake_loss.detach()),
-            "guided_share": float(guided.float().mean()),
-        }
-        return self.ranks.part(total, means, {"student_grad_norm": norm, "fake_score_grad_norm": fake_norm})
+            scored = student_loss(self.roles, matched, prompts, draws.sigma, guided, scale, draws.student_noise)
+        self.networks.before_backward(STUDENT)
+        norm = self.student_stepper.step(scored.loss * self.ranks.weight(self.params.batch_size))
+        self.networks.update_average()
+        watched = by_sigma("score_gap", scored.by_sample, draws.sigma)
+        means = {"student_loss": float(scored.loss.detach()), "guided_share": float(guided.float().mean()), **watched}
+        return means, {"student_grad_norm": norm}
 
 
 @torch.no_grad()
 def roll_out(
-    student: SD3Transformer2DModel, noise: Tensor, steps: Tensor, levels: Tensor, prompts: PromptBatch, depth: int
+    student: Network, noise: Tensor, steps: Tensor, levels: Tensor, prompts: PromptBatch, depth: int
 ) -> tuple[Tensor, Window]:
     """Each sample's latent at the start of its step, and the window of that step; no step beyond it is run.
 
@@ -225,50 +169,33 @@ def roll_out(
 
 
 def fake_score_loss(
-    roles: Roles, x_end: Tensor, x0: Tensor, prompts: PromptBatch, window: Window, sigma: Tensor, noise: Tensor
-) -> Tensor:
-    """Flow matching on the student's own distribution: re-noise the step's end, regress (x_sigma - x0) / sigma."""
-    x_sigma = renoise(x_end, window.lower, sigma, noise)
-    target = (x_sigma - x0) / sigma[:, None, None, None]
-    return mse_loss(predict_velocity(roles.fake_score, x_sigma, sigma, prompts), target)
+    fake_score: Network, matched: Matched, prompts: PromptBatch, sigma: Tensor, noise: Tensor
+) -> Scored:
+    """Flow matching on the student's own distribution: re-noise what it made, regress (x_sigma - x0) / sigma."""
+    x_sigma = renoise(matched.x.detach(), matched.window.lower, sigma, noise)
+    target = x0_to_velocity(matched.x0, x_sigma, sigma)
+    velocity = predict_velocity(fake_score, x_sigma, sigma, prompts)
+    return Scored(mse_loss(velocity, target), (velocity - target).detach().square().mean((1, 2, 3)))
 
 
 def student_loss(
     roles: Roles,
-    x_end: Tensor,
+    matched: Matched,
     prompts: PromptBatch,
-    window: Window,
     sigma: Tensor,
     guided: Tensor,
     guidance_scale: float,
     noise: Tensor,
-) -> Tensor:
-    """Distribution matching at the step's end: both scores take one Euler step from sigma back to the window's end."""
+) -> Scored:
+    """Distribution matching: both scores take one Euler step from sigma back to the level of the student's latents.
+
+    What is watched is the mean absolute difference of the two.
+    """
+    lower = matched.window.lower
     with torch.no_grad():
-        x_sigma = renoise(x_end, window.lower, sigma, noise)
+        x_sigma = renoise(matched.x, lower, sigma, noise)
         real = predict_guided_velocity(roles.teacher, x_sigma, sigma, prompts, roles.empty, guidance_scale, guided)
         fake = predict_velocity(roles.fake_score, x_sigma, sigma, prompts)
-        x_real = euler_step(x_sigma, real, sigma, window.lower)
-        x_fake = euler_step(x_sigma, fake, sigma, window.lower)
-    return distribution_matching_loss(x_end, x_real, x_fake)
-
-
-class _SigmaDraws:
-    """Draws inside a window: by the importance curve for the student, uniformly over the grid for the fake score."""
-
-    def __init__(self, params: StageOneParams, shift: float, levels: Tensor) -> None:
-        importance = params.importance
-        self.shift = shift
-        self.weights = importance_weights(PRESETS[importance.preset], importance.axis, shift, importance.smoothing)
-        # one draw from every window now, so that a window too narrow to draw from stops the run before it starts
-        self.fake(Window(levels[:-1].float(), levels[1:].float()), torch.Generator().manual_seed(0))
-
-    def student(self, window: Window, draws: torch.Generator) -> Tensor:
-        return self._draw(self.weights, window, draws)
-
-    def fake(self, window: Window, draws: torch.Generator) -> Tensor:
-        return self._draw(torch.ones_like(self.weights), window, draws)
-
-    def _draw(self, weights: Tensor, window: Window, draws: torch.Generator) -> Tensor:
-        sigma = sample_window_sigmas(weights, self.shift, window.upper.double(), window.lower.double(), draws)
-        return sigma.float()
+        x_real = euler_step(x_sigma, real, sigma, lower)
+        x_fake = euler_step(x_sigma, fake, sigma, lower)
+    return Scored(distribution_matching_loss(matched.x, x_real, x_fake), (x_real - x_fake).abs().mean((1, 2, 3)))

@@ -24,11 +24,19 @@ def load_transformer(folder: ModelFolder) -> SD3Transformer2DModel:
     return folder.load(torch_dtype=_stored_dtype(folder.path))
 
 
-def place(transformer: SD3Transformer2DModel, ranks: Ranks) -> SD3Transformer2DModel:
-    """Bring a transformer's weights, in float32, to this rank's device, whole or sharded block by block."""
+def place(
+    transformer: SD3Transformer2DModel, ranks: Ranks, frozen_dtype: torch.dtype = torch.float32
+) -> SD3Transformer2DModel:
+    """Bring a transformer's weights to this rank's device, whole or sharded block by block.
+
+    They become float32; those that are frozen by now, ``frozen_dtype``.
+    """
     sharded = ranks.compute.sharding == "fsdp2" and ranks.count > 1
     for part in (*transformer.transformer_blocks, transformer):
-        part.float()
+        if frozen_dtype == torch.float32:
+            part.float()
+        for parameter in part.parameters():
+            parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else frozen_dtype)
         if sharded:
             fully_shard(part, mesh=ranks.mesh, offload_policy=_offload(ranks))
     return transformer if sharded else transformer.to(ranks.device)

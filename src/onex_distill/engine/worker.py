@@ -6,26 +6,28 @@ import sys
 from pathlib import Path
 
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.errors import record
 
 from onex_distill.engine.job import execute, read_job
-from onex_distill.engine.launch import ERROR_FILE, USER_ERRORS, record_error
+from onex_distill.engine.launch import USER_ERRORS, is_hopeless, record_error
 from onex_distill.engine.ranks import Ranks
 from onex_distill.errors import Interrupted
 
+logger = logging.getLogger(__name__)
 
-@record
+
 def main(path: Path) -> int:
-    """Exit status 0 when the job is done or has failed for a reason that a restart would not mend."""
+    """Exit status 0 when the job is done, or when a restart would not mend what ended it."""
     job, identity = read_job(path)
-    first = os.environ["RANK"] == "0"
-    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(levelname)s %(message)s")
-    if (job.folder / ERROR_FILE).exists():
+    rank = int(os.environ["RANK"])
+    logging.basicConfig(level=logging.WARNING if rank else logging.INFO, format="%(levelname)s %(message)s")
+    if is_hopeless(job.folder):
         return 0
     try:
         execute(job, identity, Ranks(job.compute))
-    except tuple(USER_ERRORS.values()) as error:
-        record_error(job.folder, int(os.environ["RANK"]), error)
+    except Exception as error:
+        record_error(job.folder, rank, error)
+        if not isinstance(error, tuple(USER_ERRORS.values())):
+            logger.exception("Rank %d of %s failed.", rank, job.folder.name)
         return int(not isinstance(error, Interrupted))
     finally:
         if dist.is_initialized():

@@ -32,6 +32,11 @@ def velocity_to_x0(velocity: Tensor, x_t: Tensor, sigma: Sigma) -> Tensor:
     return x_t - expand_sigma(sigma, x_t) * velocity
 
 
+def x0_to_velocity(x0: Tensor, x_t: Tensor, sigma: Sigma) -> Tensor:
+    """velocity = (x_t - x0) / sigma, what the fake score regresses (paper, stage one); sigma must be above 0."""
+    return (x_t - x0) / expand_sigma(sigma, x_t)
+
+
 def velocity_to_noise(velocity: Tensor, x_t: Tensor, sigma: Sigma) -> Tensor:
     """noise = x_t + (1 - sigma) * velocity."""
     return x_t + (1 - expand_sigma(sigma, x_t)) * velocity

@@ -4,6 +4,7 @@ Shapes: B batch; G = 1000 points of the shifted grid; sigmas are float64 (B,).
 """
 
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,10 +14,33 @@ from onex_distill.flow.sigmas import shift_sigma
 
 GRID_POINTS = 1000
 
-PRESETS: dict[str, tuple[tuple[float, float], ...]] = {
+Knots = tuple[tuple[float, float], ...]
+SigmaRange = Literal["step", "full"]
+MatchedLatent = Literal["step_end", "x0"]
+
+PRESETS: dict[str, Knots] = {
     "uniform": ((0.0, 1.0), (1000.0, 1.0)),
     "c": ((0.0, 0.6), (300.0, 1.3), (500.0, 0.05), (1000.0, 0.001)),
 }
+
+
+class Window(NamedTuple):
+    """A stretch of the trajectory, from ``upper`` down to ``lower``, each (B,) float32."""
+
+    upper: Tensor
+    lower: Tensor
+
+
+def matching_window(step: Window, sigma_range: SigmaRange, matched: MatchedLatent) -> Window:
+    """Between which levels the scores are compared: ``lower`` is the matched latent's own, ``upper`` the highest drawn.
+
+    A step's end at its own window's levels is the paper's choice (and TDM's); x0 over the full range is DMD's and
+    DMD2's.
+    """
+    return Window(
+        upper=torch.ones_like(step.upper) if sigma_range == "full" else step.upper,
+        lower=torch.zeros_like(step.lower) if matched == "x0" else step.lower,
+    )
 
 
 def sigma_grid(shift: float) -> Tensor:

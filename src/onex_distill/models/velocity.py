@@ -3,16 +3,20 @@
 Shapes: B batch; x_t and velocity (B, C, H, W); sigma is a float or (B,).
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from diffusers import SD3Transformer2DModel
 from torch import Tensor
 
 from onex_distill.flow.conversions import Sigma
 from onex_distill.flow.guidance import guided_velocity
 from onex_distill.models.prompts import PromptBatch, concatenate
 
+Network = Callable[..., Any]  # a Stable Diffusion 3 transformer, or what takes and gives the same
 
-def predict_velocity(transformer: SD3Transformer2DModel, x_t: Tensor, sigma: Sigma, prompts: PromptBatch) -> Tensor:
+
+def predict_velocity(transformer: Network, x_t: Tensor, sigma: Sigma, prompts: PromptBatch) -> Tensor:
     """The network's velocity at (x_t, sigma).
 
     The timestep 1000 * sigma reaches the network in float32 whatever its weights are: bf16 would move it by up to 2.
@@ -29,7 +33,7 @@ def predict_velocity(transformer: SD3Transformer2DModel, x_t: Tensor, sigma: Sig
 
 
 def predict_guided_velocity(
-    transformer: SD3Transformer2DModel,
+    transformer: Network,
     x_t: Tensor,
     sigma: Sigma,
     prompts: PromptBatch,

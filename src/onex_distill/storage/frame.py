@@ -1,6 +1,7 @@
 """A pandas table as a file that jobs hand around."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -19,8 +20,10 @@ class FrameFile(Params):
         return pd.read_parquet(self.path)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the rows."""
-        return hashlib.sha256(pd.util.hash_pandas_object(self.read()).to_numpy().tobytes()).hexdigest()
+        """SHA-256 of the rows and of the columns' names."""
+        frame = self.read()
+        names = json.dumps([str(name) for name in frame.columns]).encode()
+        return hashlib.sha256(names + pd.util.hash_pandas_object(frame).to_numpy().tobytes()).hexdigest()
 
 
 def store_frame(frame: pd.DataFrame, path: Path) -> FrameFile:

@@ -1,4 +1,4 @@
-"""dmd_2 (alpha = 1, uniform sigma), sfd_4 (four steps, both stages), fractional_1.75 (a narrower band)."""
+"""Stage one by other rules, sfd_4 (four steps, both stages) and fractional_1.75 (a narrower band)."""
 
 from kedro.pipeline import Pipeline
 
@@ -8,9 +8,10 @@ from onex_distill.pipelines.evaluation import pipeline as scoring
 from onex_distill.pipelines.stage_one import create_distribution_matching
 from onex_distill.pipelines.stage_two import create_refinement
 
-METHODS = ("dmd_2", "sfd_4", "fractional_175")
+RULES = ("dmd", "dmd2", "tdm", "unguided")
+METHODS = (*(f"{rule}_2" for rule in RULES), "sfd_4", "fractional_175")
 LOSSES = {
-    "dmd_stage_one": "dmd_stage_one_losses",
+    **{f"{rule}_stage_one": f"{rule}_stage_one_losses" for rule in RULES},
     "reference_stage_two": "reference_stage_two_losses",
     "fractional_175": "fractional_175_cotraining_losses",
 }
@@ -18,12 +19,11 @@ LOSSES = {
 
 def create_pipeline() -> Pipeline:
     """The graph of ``kedro run --pipeline=baselines``; it needs the results of ``distill`` on disk."""
-    training = (
-        create_distribution_matching("dmd") + create_refinement("reference") + create_cotraining("fractional_175")
-    )
+    rules = sum((create_distribution_matching(rule) for rule in RULES), Pipeline([]))
+    training = rules + create_refinement("reference") + create_cotraining("fractional_175")
     sampling = Pipeline(
         [
-            scoring.sample_student_node("dmd_2", "dmd_stage_one"),
+            *(scoring.sample_student_node(f"{rule}_2", f"{rule}_stage_one") for rule in RULES),
             scoring.sample_student_node("sfd_4", "reference_stage_two"),
             scoring.sample_fractional_node("fractional_175"),
         ]

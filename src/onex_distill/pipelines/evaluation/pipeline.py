@@ -30,24 +30,29 @@ def sample_fractional_node(method: str) -> Node:
     return _sampling_node(sampling.sample_fractional, method, [*models, *SHARED])
 
 
+def decode_teacher_node() -> Node:
+    """Images of the precomputed teacher latents."""
+    return Node(
+        sampling.decode_teacher,
+        [
+            "teacher",
+            "teacher_latents",
+            "prompt_embeddings",
+            "params:teacher_sampling",
+            "params:evaluation",
+            "params:compute",
+            "runs",
+        ],
+        ["teacher_samples", "teacher_cost"],
+        name="decode_teacher",
+    )
+
+
 def create_sampling() -> Pipeline:
     """Samples of the methods of the main job."""
     return Pipeline(
         [
-            Node(
-                sampling.decode_teacher,
-                [
-                    "teacher",
-                    "teacher_latents",
-                    "prompt_embeddings",
-                    "params:teacher_sampling",
-                    "params:evaluation",
-                    "params:compute",
-                    "runs",
-                ],
-                ["teacher_samples", "teacher_cost"],
-                name="decode_teacher",
-            ),
+            decode_teacher_node(),
             _sampling_node(sampling.sample_teacher_in_few_steps, "teacher_2", SHARED),
             sample_student_node("stage_one_2", "student_stage_one"),
             sample_student_node("stage_two_2", "student_stage_two"),

@@ -15,7 +15,7 @@ from onex_distill.engine.planner import (
     stage_one_need,
     stage_two_need,
 )
-from onex_distill.engine.stage_one import StageOneParams
+from onex_distill.engine.stage_one_params import StageOneParams
 from onex_distill.engine.stage_two import AdversarialParams, CotrainingParams
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.precompute.params import TextParams

@@ -2,14 +2,21 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.engine.stage_one import StageOneJob, StageOneParams
+from onex_distill.engine.sampling import DecodingJob
+from onex_distill.engine.stage_one import StageOneJob
+from onex_distill.engine.stage_one_params import StageOneParams
+from onex_distill.metrics.grids import image_grid
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
+
+GRID_ROWS = 10
 
 
 def match_distribution(
@@ -20,8 +27,11 @@ def match_distribution(
     compute: ComputeParams,
     runs: Path,
     name: str,
-) -> tuple[ModelFolder, pd.DataFrame]:
-    """Distil the teacher into a student of few steps on the training captions; no image is read."""
+) -> tuple[ModelFolder, pd.DataFrame, TensorTable]:
+    """Distil the teacher into a student of few steps on the training captions; no image is read.
+
+    Returns the student, its losses, and the latents of the fixed grid over the run.
+    """
     job = StageOneJob(
         folder=runs / name,
         compute=compute,
@@ -33,4 +43,23 @@ def match_distribution(
     )
     result = launch(job)
     student = ModelFolder(path=result / "student", class_name=job.teacher.class_name)
-    return student, pd.read_parquet(result / "losses.parquet")
+    return student, pd.read_parquet(result / "losses.parquet"), TensorTable(result / "grid")
+
+
+def draw_watched_grid(
+    teacher: TeacherFolder, grid: TensorTable, params: StageOneParams, compute: ComputeParams, runs: Path, name: str
+) -> Image.Image:
+    """The fixed grid over the run: one row a watched step, at most ten of them, one column a sample."""
+    job = DecodingJob(
+        folder=runs / name,
+        compute=compute,
+        autoencoder=teacher.autoencoder,
+        latents=grid.handle,
+        method=name,
+        batch_size=params.watch.prompts * params.watch.images,
+    )
+    images = TensorTable(launch(job) / "samples")
+    steps = images.index["step"].unique()
+    shown = steps[np.linspace(0, len(steps) - 1, min(len(steps), GRID_ROWS)).round().astype(int)]
+    rows = [np.flatnonzero(images.index["step"] == step) for step in shown]
+    return image_grid([images.read("image", row).float() / 255 for row in rows])

@@ -4,14 +4,16 @@ from functools import partial, update_wrapper
 
 from kedro.pipeline import Node, Pipeline
 
-from onex_distill.pipelines.stage_one.nodes import match_distribution
+from onex_distill.pipelines.stage_one.nodes import draw_watched_grid, match_distribution
 
+OUTPUTS = ("stage_one", "stage_one_losses", "stage_one_grid", "stage_one_grid_image")
 SHARED_INPUTS = {"teacher", "prompt_embeddings", "empty_prompt_embeddings", "runs"}
 
 
 def create_distribution_matching(namespace: str) -> Pipeline:
-    """One run of stage one: outputs ``<namespace>_stage_one`` and ``<namespace>_stage_one_losses``."""
+    """One run of stage one: outputs ``<namespace>_stage_one``, its losses and its watched grid."""
     train = partial(match_distribution, name=f"{namespace}.match_distribution")
+    draw = partial(draw_watched_grid, name=f"{namespace}.draw_watched_grid")
     template = Pipeline(
         [
             Node(
@@ -24,12 +26,18 @@ def create_distribution_matching(namespace: str) -> Pipeline:
                     "params:compute",
                     "runs",
                 ],
-                ["stage_one", "stage_one_losses"],
+                ["stage_one", "stage_one_losses", "stage_one_grid"],
                 name="match_distribution",
-            )
+            ),
+            Node(
+                update_wrapper(draw, draw_watched_grid),
+                ["teacher", "stage_one_grid", "params:stage_one", "params:compute", "runs"],
+                "stage_one_grid_image",
+                name="draw_watched_grid",
+            ),
         ]
     )
-    outputs = {name: f"{namespace}_{name}" for name in ("stage_one", "stage_one_losses")}
+    outputs = {name: f"{namespace}_{name}" for name in OUTPUTS}
     return Pipeline(template, namespace=namespace, inputs=SHARED_INPUTS, outputs=outputs, parameters={"compute"})
 
 

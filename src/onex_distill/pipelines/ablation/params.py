@@ -1,0 +1,61 @@
+"""Parameters of the ablation: the run that is varied, the variations, and the seeds."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pydantic import Field, PositiveInt
+
+from onex_distill.engine.stage_one_params import GuidanceParams, ImportanceParams, Preset, StageOneParams
+from onex_distill.flow.guidance import Axis
+from onex_distill.parameters import Params
+
+VARIED = ["alpha", "importance", "steps", "axis"]
+
+
+class Variation(Params):
+    """One setting: the guidance threshold, the importance curve, the student's steps, and the axis of both curves."""
+
+    alpha: float = Field(ge=0, le=1)
+    importance: Preset
+    steps: PositiveInt
+    axis: Axis
+
+
+class Setting(NamedTuple):
+    """A variation with its seed, and the training that it stands for."""
+
+    name: str
+    steps: int
+    columns: dict[str, float | int | str]
+    training: StageOneParams
+
+
+class AblationParams(Params):
+    """``training`` is the run that every one of ``variations`` changes; ``batch_size`` is that of sampling."""
+
+    training: StageOneParams
+    variations: tuple[Variation, ...]
+    seeds: tuple[int, ...]
+    batch_size: PositiveInt
+
+    def settings(self) -> Iterator[Setting]:
+        """Every variation with every seed; all variations of a first seed come before those of the next."""
+        for seed in self.seeds:
+            for variation in self.variations:
+                columns = {**variation.model_dump(), "seed": seed}
+                name = "-".join(f"{column}_{value}" for column, value in columns.items())
+                yield Setting(name, variation.steps, columns, _changed(self.training, variation, seed))
+
+
+def _changed(training: StageOneParams, variation: Variation, seed: int) -> StageOneParams:
+    guidance, importance = training.guidance, training.importance
+    return training.model_copy(
+        update={
+            "seed": seed,
+            "num_inference_steps": variation.steps,
+            "guidance": GuidanceParams(scale=guidance.scale, alpha=variation.alpha, axis=variation.axis),
+            "importance": ImportanceParams(
+                curve=variation.importance, axis=variation.axis, smoothing=importance.smoothing
+            ),
+        }
+    )

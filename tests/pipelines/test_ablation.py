@@ -1,0 +1,85 @@
+"""The ablation: which runs it makes, that it goes on where it was, and what its tables hold."""
+
+import pandas as pd
+import pytest
+import yaml
+
+from onex_distill.engine import stage_one
+from onex_distill.pipelines.ablation.params import VARIED, AblationParams
+from onex_distill.pipelines.ablation.report import plot_alignment_against_diversity, summarise
+from support import PROJECT, newest
+
+
+@pytest.fixture(scope="module")
+def params() -> AblationParams:
+    return AblationParams(**yaml.safe_load((PROJECT / "conf/base/parameters.yml").read_text())["ablation"])
+
+
+def test_the_settings_of_the_base_vary_one_factor_at_a_time_with_three_seeds(params):
+    settings = pd.DataFrame([setting.columns for setting in params.settings()])
+    counts = {name: settings[name].mode()[0] for name in VARIED}
+    assert ((settings[VARIED] != pd.Series(counts)).sum(axis=1) <= 1).all()
+    assert (settings.groupby(VARIED)["seed"].nunique() >= 3).all()
+    assert {0.0, 0.5, 0.8, 0.94, 1.0} <= set(settings["alpha"])
+    assert {1, 2, 4} <= set(settings["steps"])
+    assert {"uniform", "c"} == set(settings["importance"])
+    assert {"sigma", "u"} == set(settings["axis"])
+
+
+def test_a_setting_trains_what_its_columns_say(params):
+    for setting in params.settings():
+        training, columns = setting.training, setting.columns
+        assert (training.guidance.alpha, training.guidance.axis) == (columns["alpha"], columns["axis"])
+        assert (training.importance.curve, training.importance.axis) == (columns["importance"], columns["axis"])
+        assert (training.num_inference_steps, training.seed) == (columns["steps"], columns["seed"])
+        same = {"seed": 0, "num_inference_steps": 2, "guidance": params.training.guidance}
+        unvaried = {**same, "importance": params.training.importance}
+        assert training.model_copy(update=unvaried) == params.training.model_copy(update=unvaried)
+
+
+def test_an_interrupted_ablation_goes_on_where_it_was(run_pipeline, tmp_path, monkeypatch):
+    trained: list[tuple[str, int]] = []
+    train = stage_one.train
+
+    def counted(update, states, loop, run, describe):
+        trained.append((run.folder.parent.name, run.ranks.index))
+        if len(trained) == 3:
+            raise OSError("no space left")
+        return train(update, states, loop, run, describe)
+
+    monkeypatch.setattr(stage_one, "train", counted)
+    with pytest.raises(OSError, match="no space left"):
+        run_pipeline("ablation", {"data": str(tmp_path)})
+
+    run_pipeline("ablation", {"data": str(tmp_path)})
+    names = [name for name, _ in trained]
+    assert len(names) == 5  # two finished, one failed and ran again, one more
+    assert names[2] == names[3]
+    table = pd.read_csv(newest(tmp_path, "08_reporting/ablation.csv"))
+    assert list(table.columns[:5]) == [*VARIED, "seed"]
+    assert {"alignment", "diversity", "fid", "entropy_background", "total_variation_size"} <= set(table.columns)
+    assert len(table) == 4
+    assert table.notna().all().all()
+    assert len(pd.read_csv(newest(tmp_path, "08_reporting/ablation_teacher.csv"))) == 1
+
+
+def test_the_summary_is_mean_and_deviation_over_seeds():
+    row = {"alpha": 0.5, "importance": "c", "steps": 2, "axis": "u"}
+    table = pd.DataFrame([{**row, "seed": seed, "fid": fid} for seed, fid in ((1, 1.0), (2, 2.0), (3, 6.0))])
+    summary = summarise(table)
+    assert summary[["fid_mean", "fid_std"]].to_numpy().tolist() == [[3.0, pytest.approx(7**0.5)]]
+    assert summary[VARIED].iloc[0].to_dict() == row
+
+
+def test_the_curve_follows_alpha_alone():
+    rows = [(1.0, 2, 30.0), (0.0, 2, 60.0), (0.5, 2, 50.0), (0.5, 1, 10.0)]
+    table = pd.DataFrame(
+        [
+            {"alpha": alpha, "importance": "c", "steps": steps, "axis": "u", "diversity": diversity, "alignment": 0.9}
+            for alpha, steps, diversity in rows
+        ]
+    )
+    summary = summarise(pd.concat([table.assign(seed=1), table.assign(seed=2)]))
+    figure = plot_alignment_against_diversity(summary, table.iloc[:1])
+    curve = next(trace for trace in figure.data if trace.name == "along alpha")
+    assert list(curve.x) == [60.0, 50.0, 30.0]
