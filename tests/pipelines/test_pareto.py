@@ -36,7 +36,9 @@ def test_a_row_a_method_and_budget(table):
 
 def test_costs_are_honest(table):
     nfe, flops = (table.set_index(["method", "bands"])[name] for name in ("nfe", "nfe_flops"))
-    assert flops["plain"].to_numpy() == pytest.approx(nfe["plain"].to_numpy(), abs=0.01)
+    # a block of the middle costs a little more than the mean: the last has no text output
+    assert (flops["plain"] <= nfe["plain"] + 1e-6).all()
+    assert flops["plain"].to_numpy() == pytest.approx(nfe["plain"].to_numpy(), abs=0.02)
     assert (flops["specialised"] > nfe["specialised"] + 0.005).all()
     assert flops["dial"]["[]"] == pytest.approx(2)
     for bands, value in flops["specialised"].items():
