@@ -12,7 +12,9 @@ def register_pipelines() -> dict[str, Pipeline]:
         cache_cotraining,
         evaluation,
         generate,
+        pareto,
         precompute,
+        reuse,
         stage_one,
         stage_two,
         teacher,
@@ -28,6 +30,8 @@ def register_pipelines() -> dict[str, Pipeline]:
         "baselines": baselines.create_pipeline(),
         "ablation": ablation.create_pipeline(),
         "generate": generate.create_pipeline(),
+        "reuse": reuse.create_pipeline(),
+        "pareto": pareto.create_pipeline(),
     }
     main = ("precompute", "stage_one", "stage_two", "cache_cotraining", "evaluation")
     pipelines["distill"] = sum((pipelines[name] for name in main), Pipeline([]))

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from onex_distill.engine import pretraining
+from onex_distill.engine.adversary import PenaltyParams
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.job import Job
 from onex_distill.engine.loop import LoopParams
@@ -25,6 +26,8 @@ from onex_distill.engine.stage_one import StageOneJob
 from onex_distill.engine.stage_one_params import GuidanceParams, ImportanceParams, StageOneParams
 from onex_distill.engine.stage_two import AdversarialJob, AdversarialParams, CotrainingJob, CotrainingParams
 from onex_distill.engine.watching import WatchParams
+from onex_distill.models.backbones import RecogniserParams
+from onex_distill.models.compensation import FunctionParams
 from onex_distill.models.lora import LoraParams
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.models.tiny import ArchitectureParams, seeded
@@ -117,7 +120,8 @@ def stored_inputs(stored_teacher: Path, prompt_tables: Any, tmp_path_factory: py
     save_model(TeacherFolder(path=folder / "teacher").load_text_pipeline(), folder / "text_components")
     draws = torch.Generator().manual_seed(2)
     references = pd.DataFrame({"prompt_row": [3, 1, 0, 2, 1], "noise_seed": range(40, 45)})
-    TensorTable.write(folder / "references", references, {"latent": torch.randn(5, 4, 8, 8, generator=draws)})
+    images = torch.randint(256, (5, 3, 32, 32), generator=draws, dtype=torch.uint8)
+    TensorTable.write(folder / "references", references, {"image": images})
     texts = prompt_tables.prompts.index["text"].iloc[[0, 1, 2, 3, 0, 1, 2, 3, 0, 1]]
     latents = pd.DataFrame({"text": texts.to_numpy()})
     TensorTable.write(folder / "latents", latents, {"latent": torch.randn(10, 4, 8, 8, generator=draws)})
@@ -179,8 +183,15 @@ def adversarial_params(optimizer: OptimizerParams, loop: LoopParams) -> Adversar
         discriminator_hidden=4,
         discriminator_warmup=0,
         discriminator_updates=1,
+        references="stored",
+        backbone=RecogniserParams(kind="recogniser"),
+        adversarial_loss="label_smoothed",
         label_smoothing=0.8,
+        penalties=PenaltyParams(r1=0.0, r2=0.0, approximate_r1=0.0, noise_std=0.1),
         adversarial_weight=1.0,
+        output_weight=0.0,
+        feature_weight=0.0,
+        perceptual_weight=0.0,
         loop=loop,
     )
 
@@ -189,11 +200,11 @@ def adversarial_params(optimizer: OptimizerParams, loop: LoopParams) -> Adversar
 def cotraining_params(adversarial_params: AdversarialParams, optimizer: OptimizerParams) -> CotrainingParams:
     """The first generator update trains the compensation alone."""
     return CotrainingParams(
-        **dict(adversarial_params),
-        cached_blocks=(1, 3),
+        **dict(adversarial_params) | {"output_weight": 0.5},
+        candidates=(((1, 3),),),
+        compensation_function=FunctionParams(kind="residual_mlp"),
         compensation=optimizer,
         compensation_warmup=1,
-        output_weight=0.5,
     )
 
 
@@ -219,6 +230,8 @@ def jobs(
         "student": inputs.teacher.transformer,
         "autoencoder": inputs.teacher.autoencoder,
         "recogniser": inputs.recogniser,
+        "reference_generator": inputs.teacher.transformer,
+        "reference_steps": 4,
         "shift": 3.0,
         "embeddings": inputs.embeddings,
         "references": inputs.references,

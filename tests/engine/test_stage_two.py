@@ -9,8 +9,7 @@ from onex_distill.engine import stage_two
 from onex_distill.engine.launch import launch
 from onex_distill.engine.stage_two import AdversarialTrainer, Batch
 from onex_distill.flow.sigmas import step_sigmas
-from onex_distill.models.noise import noise_from_seeds
-from onex_distill.models.prompts import read_prompts
+from onex_distill.models.cache_plan import Bands, reuse_after_first
 from onex_distill.models.sampling import sample_latents
 from onex_distill.storage.model_folder import ModelFolder
 
@@ -39,7 +38,7 @@ def build(jobs, ranks, tmp_path) -> Build:
 
 @pytest.fixture
 def batch(prompts, noise) -> Batch:
-    return Batch(prompts, noise, reference=0.5 * noise.flip(0))
+    return Batch(prompts, noise, rows=torch.tensor([0, 3, 1]))
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
@@ -92,7 +91,7 @@ def test_training_samples_as_inference_does(build, batch):
 
 def test_training_samples_as_cached_inference_does(build, batch):
     trainer = build("cotraining")
-    nn.init.normal_(trainer.cache.compensation.image.down.weight)
+    nn.init.normal_(trainer.cache.compensation.image["1_3"].down.weight)
     levels = step_sigmas(2, SHIFT)
     expected = sample_latents(
         trainer.transformer, batch.noise, levels, batch.prompts, before_step=trainer.cache.begin_step
@@ -123,7 +122,7 @@ def test_a_discriminator_update_changes_the_heads_only(build, batch):
     student, heads = snapshot(trainer.adapted), snapshot(trainer.discriminator)
     compensation = snapshot(trainer.cache.compensation)
     modes = grad_modes(trainer.transformer)
-    trainer.update_discriminator(batch, 1.0)
+    trainer.update_discriminator(batch, 0, 1.0)
     assert changed(trainer.discriminator, heads) == set(heads)
     assert not changed(trainer.adapted, student)
     assert not changed(trainer.cache.compensation, compensation)
@@ -164,7 +163,7 @@ def test_without_a_cache_the_output_loss_starts_at_zero(build, batch):
 
 def test_the_output_loss_compares_with_the_uncached_start(build, batch):
     trainer = build("cotraining")
-    nn.init.normal_(trainer.cache.compensation.image.down.bias)
+    nn.init.normal_(trainer.cache.compensation.image["1_3"].down.bias)
     levels = step_sigmas(2, SHIFT)
     target = sample_latents(trainer.transformer, batch.noise, levels, batch.prompts)
     x0 = sample_latents(trainer.transformer, batch.noise, levels, batch.prompts, before_step=trainer.cache.begin_step)
@@ -174,9 +173,9 @@ def test_the_output_loss_compares_with_the_uncached_start(build, batch):
 
 def test_the_output_losss_target_ignores_what_the_adapters_learned(build, batch):
     trainer = build("cotraining", with_cache=False)
-    start = trainer.output_target(batch)
+    start = trainer.target(batch).x0
     trainer.update_generator(batch, 4, 1.0)
-    assert torch.equal(trainer.output_target(batch), start)
+    assert torch.equal(trainer.target(batch).x0, start)
     assert not torch.allclose(trainer.sample_with_gradient(batch), start, atol=1e-4)
 
 
@@ -185,7 +184,7 @@ def test_the_output_loss_trains_the_compensation(build, batch):
     before = snapshot(trainer.cache.compensation)
     _, norms = trainer.update_generator(batch, 2, 1.0)
     assert norms["compensation_grad_norm"] > 0
-    assert "image.down.weight" in changed(trainer.cache.compensation, before)
+    assert "image.1_3.down.weight" in changed(trainer.cache.compensation, before)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -230,39 +229,130 @@ def test_a_finished_run_leaves_a_plain_student_that_samples_as_the_trained_one(
         compensation = folder.load()
         pairs = zip(compensation.parameters(), trainer.cache.compensation.parameters(), strict=True)
         assert all(torch.equal(*pair) for pair in pairs)
-        assert tuple(compensation.config.cached_blocks) == BAND
+        assert compensation.candidates == ((BAND,),)
         trainer.cache.detach()
     levels = step_sigmas(2, SHIFT)
     expected = sample_latents(trainer.transformer, batch.noise, levels, batch.prompts)
     torch.testing.assert_close(sample_latents(student, batch.noise, levels, batch.prompts), expected)
 
 
-def test_batches_pair_each_reference_with_its_prompt_and_noise(build, inputs):
-    drawn = build("stage_two").draw_batch(step=3)
-    references, embeddings = inputs.references.open(), inputs.embeddings.open()
-    latents = references.column("latent")
-    for row in range(3):
-        source = int((latents == drawn.reference[row]).flatten(1).all(1).nonzero())
-        index = references.index.iloc[source]
-        expected = read_prompts(embeddings, [index["prompt_row"]], torch.device("cpu"))
-        assert torch.equal(drawn.noise[row], noise_from_seeds([index["noise_seed"]], (4, 8, 8))[0])
-        assert torch.equal(drawn.prompts.pooled[row], expected.pooled[0])
-
-
-def test_a_batch_is_a_function_of_seed_and_step(build):
-    def noise(step: int, seed: int = 6) -> Tensor:
-        return build("stage_two", seed=seed, batch_size=16).draw_batch(step).noise
-
-    assert torch.equal(noise(3), noise(3))
-    assert not torch.equal(noise(3), noise(4))
-    assert not torch.equal(noise(3), noise(3, seed=7))
-
-
 def test_a_step_is_described_by_its_seed_and_rows(build):
     trainer = build("stage_two")
-    assert trainer.describe(2) == f"seed 6, rows {trainer.rows(2).tolist()} of the reference latents"
+    assert trainer.describe(2) == f"seed 6, rows {trainer.references.rows(2, 3).tolist()} of the stored references"
 
 
 def test_a_band_that_the_transformer_cannot_skip_is_refused_before_training(jobs, tmp_path):
-    with pytest.raises(ValueError, match=r"cached_blocks \[0, 3\] must be a non-empty half-open range"):
-        launch(jobs("cotraining", tmp_path, cached_blocks=(0, 3)))
+    with pytest.raises(ValueError, match=r"band \[0, 3\] must be a non-empty half-open range"):
+        launch(jobs("cotraining", tmp_path, candidates=(((0, 3),),)))
+
+
+def calls(monkeypatch, owner, name: str) -> list[int]:
+    """One entry a call of a method, which still does its work."""
+    seen: list[int] = []
+    method = getattr(owner, name)
+
+    def counted(*args, **kwargs):
+        seen.append(1)
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+    return seen
+
+
+def test_what_has_no_weight_is_not_computed(build, batch, monkeypatch):
+    trainer = build("cotraining", adversarial_weight=0.0)
+    targets, heads = calls(monkeypatch, trainer, "target"), calls(monkeypatch, trainer.discriminator, "forward")
+    references = calls(monkeypatch, trainer.references, "images")
+    assert set(trainer.generator_terms(batch)) == {"output_loss"}
+    assert (len(targets), len(heads), len(references)) == (1, 0, 0)
+    trainer = build("cotraining", output_weight=0.0)
+    targets, references = calls(monkeypatch, trainer, "target"), calls(monkeypatch, trainer.references, "images")
+    assert set(trainer.generator_terms(batch)) == {"generator_loss"}
+    assert (len(targets), len(references)) == (0, 0)
+
+
+def test_the_feature_loss_compares_the_last_steps_tokens(build, batch):
+    trainer = build("cotraining", feature_weight=0.3, output_weight=0.0, adversarial_weight=0.0)
+    nn.init.normal_(trainer.cache.compensation.image["1_3"].down.bias)
+    kept: list[Tensor] = []
+    trainer.transformer.norm_out.register_forward_pre_hook(lambda module, args: kept.append(args[0].detach()))
+    weight, loss = trainer.generator_terms(batch)["feature_loss"]
+    uncached, cached = kept[1], kept[3]  # both paths take two steps
+    assert weight == 0.3
+    torch.testing.assert_close(loss.detach(), (cached - uncached).square().mean())
+    before = snapshot(trainer.cache.compensation)
+    trainer.update_generator(batch, 2, 1.0)
+    assert "image.1_3.down.weight" in changed(trainer.cache.compensation, before)
+
+
+def test_every_loss_and_penalty_trains(jobs, tmp_path):
+    everything = {
+        "adversarial_loss": "relativistic",
+        "penalties": {"r1": 0.1, "r2": 0.1, "approximate_r1": 0.1, "noise_std": 0.1},
+        "feature_weight": 0.1,
+        "perceptual_weight": 0.1,
+    }
+    history = pd.read_parquet(launch(jobs("cotraining", tmp_path, **everything)) / "losses.parquet")
+    of_discriminator = ["discriminator_loss", "r1_penalty", "r2_penalty", "approximate_r1_penalty"]
+    of_generator = ["generator_loss", "perceptual_loss", "output_loss", "feature_loss"]
+    assert history.iloc[0][of_discriminator].notna().all()
+    assert history.iloc[1][of_generator].notna().all()
+
+
+def test_a_generator_without_any_loss_is_refused(jobs, tmp_path):
+    with pytest.raises(ValueError, match="every weight of the generator's losses is zero"):
+        jobs("stage_two", tmp_path, adversarial_weight=0.0)
+
+
+DIAL = ((BAND,), ((2, 3),), ())
+
+
+def test_bands_are_drawn_by_seed_and_step(build):
+    def drawn(seed: int) -> list[Bands]:
+        trainer = build("cotraining", candidates=DIAL, seed=seed)
+        return [trainer.plan(step).bands for step in range(60)]
+
+    first = drawn(6)
+    assert set(first) == set(DIAL)
+    assert drawn(6) == first
+    assert drawn(7) != first
+
+
+def test_an_update_goes_the_path_of_its_bands(build, batch):
+    trainer = build("cotraining", candidates=DIAL, compensation_warmup=0)
+    for step in range(12):
+        trainer.update(step)
+        assert trainer.cache.plan == trainer.plan(step)
+    moved = {name for name, p in trainer.cache.compensation.named_parameters() if "down" in name and p.abs().sum() > 0}
+    assert {name.split(".")[1] for name in moved} == {"1_3", "2_3"}
+
+
+def test_an_update_without_bands_leaves_the_compensation(build, batch):
+    trainer = build("cotraining", candidates=DIAL, compensation_warmup=0)
+    compensation, student = snapshot(trainer.cache.compensation), snapshot(trainer.adapted)
+    trainer.cache.use(reuse_after_first((), 2))
+    trainer.update_generator(batch, 2, 1.0)
+    assert not changed(trainer.cache.compensation, compensation)
+    assert changed(trainer.adapted, student)
+
+
+def test_a_student_trains_under_plain_caching(jobs, tmp_path):
+    plain = {"compensation_function": {"kind": "identity"}, "compensation_warmup": 0}
+    result = launch(jobs("cotraining", tmp_path, **plain))
+    assert "compensation_grad_norm" not in pd.read_parquet(result / "losses.parquet")
+    folder = ModelFolder(path=result / "compensation", class_name="onex_distill.models.compensation.Compensation")
+    assert folder.load().candidates == ((BAND,),)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "message"),
+    [
+        (((),), "candidates holds no band"),
+        ((), "candidates holds no band"),
+        ((((1, 3), (2, 3)),), r"bands \[1, 3\] and \[2, 3\] overlap"),
+        ((((2, 2),),), r"empty range \[2, 2\]"),
+    ],
+)
+def test_bad_candidates_are_refused(jobs, tmp_path, candidates, message):
+    with pytest.raises(ValueError, match=message):
+        jobs("cotraining", tmp_path, candidates=candidates)

@@ -1,37 +1,13 @@
 import pytest
 import torch
 
-from onex_distill.metrics.cost import effective_nfe, flops_of
-
-
-@pytest.mark.parametrize(
-    ("steps", "guided", "layers", "cached", "expected"),
-    [
-        (28, True, 24, None, 56),
-        (4, False, 24, None, 4),
-        (1, False, 24, (2, 8), 1),
-        (2, False, 24, (2, 8), 1.75),
-        (2, False, 24, (2, 10), 1.67),
-        (2, False, 38, (2, 12), 1.74),
-        (4, False, 24, (2, 8), 3.25),
-        (2, True, 24, (2, 8), 3.5),
-        (2, False, 24, (0, 24), 1),
-    ],
-)
-def test_effective_nfe_as_published(steps, guided, layers, cached, expected):
-    assert effective_nfe(steps, guided, layers, cached) == pytest.approx(expected, abs=5e-3)
-
-
-def test_only_the_length_of_the_band_counts():
-    assert effective_nfe(2, False, 24, (0, 6)) == effective_nfe(2, False, 24, (18, 24))
-
-
-def test_an_empty_band_costs_as_much_as_no_cache():
-    assert effective_nfe(3, False, 24, (4, 4)) == effective_nfe(3, False, 24, None)
-
-
-def test_the_title_is_the_ratio_of_two_counts():
-    assert effective_nfe(28, True, 24, None) / effective_nfe(2, False, 24, (2, 10)) == pytest.approx(33.6, abs=0.1)
+from onex_distill.flow.sigmas import step_sigmas
+from onex_distill.metrics.cost import flops_of
+from onex_distill.models.block_cache import BlockCache
+from onex_distill.models.cache_plan import reuse_after_first
+from onex_distill.models.compensation import Compensation
+from onex_distill.models.sampling import sample_latents
+from onex_distill.models.tiny import build_transformer, seeded
 
 
 def test_a_matmul_costs_two_operations_a_product():
@@ -58,3 +34,28 @@ def test_the_call_is_made_once_and_all_of_it_is_counted():
 def test_elementwise_work_is_not_counted():
     a = torch.ones(6, 6)
     assert flops_of(lambda: a + a) == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "products"),
+    [
+        ({"kind": "identity"}, 0),
+        ({"kind": "linear"}, 16 * 16),
+        ({"kind": "low_rank", "rank": 2}, 2 * 16 * 2),
+        ({"kind": "residual_mlp"}, 4 * 16 * 16),
+    ],
+)
+def test_a_cached_sampling_costs_its_blocks_and_its_compensation(architecture, prompts, noise, function, products):
+    with seeded(0):
+        transformers = [build_transformer(architecture.model_copy(update={"num_layers": n})) for n in (6, 4)]
+    whole, without_band = (
+        flops_of(lambda t=t: sample_latents(t, noise, step_sigmas(1, 3.0), prompts)) for t in transformers
+    )
+    bands = ((1, 3),)
+    plan = reuse_after_first(bands, 3)
+    cache = BlockCache(transformers[0], plan, Compensation(16, [bands], **function)).attach()
+    cached = flops_of(
+        lambda: sample_latents(transformers[0], noise, step_sigmas(3, 3.0), prompts, before_step=cache.begin_step)
+    )
+    tokens = len(noise) * (16 + prompts.embeds.shape[1])
+    assert cached == whole + 2 * (without_band + 2 * products * tokens)

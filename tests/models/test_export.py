@@ -1,3 +1,7 @@
+import json
+import shutil
+from dataclasses import asdict
+
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
@@ -5,6 +9,7 @@ from torch import nn
 
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.block_cache import HOOK_NAME, BlockCache
+from onex_distill.models.cache_plan import CachePlan, reuse_after_first
 from onex_distill.models.compensation import Compensation
 from onex_distill.models.export import FractionalStableDiffusion3Pipeline
 from onex_distill.models.prompts import PromptBatch
@@ -12,16 +17,16 @@ from onex_distill.models.sampling import decode_latents, sample_latents
 from onex_distill.models.text import encode_prompts
 from onex_distill.models.tiny import seeded
 
-BAND = (1, 3)
+CANDIDATES = (((1, 3),), ((2, 3),))  # 1.5 and 1.75 evaluations of a model of four blocks
 TEXTS = ["the red solid circle", "a hollow blue square"]
 
 
 @pytest.fixture
 def fractional(tiny_teacher) -> FractionalStableDiffusion3Pipeline:
     with seeded(2):
-        compensation = Compensation(16, BAND)
-        for stream in (compensation.text, compensation.image):
-            nn.init.normal_(stream.down.weight, std=0.2)
+        compensation = Compensation(16, CANDIDATES, "sigma_residual_mlp")
+        for parameter in compensation.parameters():
+            nn.init.normal_(parameter, std=0.2)
     pipeline = FractionalStableDiffusion3Pipeline(
         **tiny_teacher.components, compensation=compensation.eval(), num_inference_steps=2, max_sequence_length=6
     )
@@ -34,11 +39,13 @@ def encoded(pipeline: StableDiffusion3Pipeline) -> PromptBatch:
 
 
 @torch.no_grad()
-def sampled_by_hand(pipeline: FractionalStableDiffusion3Pipeline, noise: torch.Tensor, steps: int = 2) -> torch.Tensor:
-    cache = BlockCache(pipeline.transformer, BAND, pipeline.compensation).attach()
-    x0 = sample_latents(
-        pipeline.transformer, noise, step_sigmas(steps, 3.0), encoded(pipeline), before_step=cache.begin_step
-    )
+def sampled_by_hand(
+    pipeline: FractionalStableDiffusion3Pipeline, noise: torch.Tensor, plan: CachePlan | None = None
+) -> torch.Tensor:
+    plan = plan or reuse_after_first(CANDIDATES[0], 2)
+    cache = BlockCache(pipeline.transformer, plan, pipeline.compensation).attach()
+    sigmas = step_sigmas(plan.num_inference_steps, 3.0)
+    x0 = sample_latents(pipeline.transformer, noise, sigmas, encoded(pipeline), before_step=cache.begin_step)
     cache.detach()
     return x0
 
@@ -59,7 +66,7 @@ def test_the_default_call_equals_sampling_by_hand(fractional, noise):
 
 @pytest.mark.parametrize("steps", [1, 3, 4])
 def test_any_number_of_steps_follows_the_students_schedule(fractional, noise, steps):
-    expected = sampled_by_hand(fractional, noise[:2], steps)
+    expected = sampled_by_hand(fractional, noise[:2], reuse_after_first(CANDIDATES[0], steps))
     latents = fractional(TEXTS, latents=noise[:2], num_inference_steps=steps, output_type="latent").images
     torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-5)
 
@@ -92,7 +99,133 @@ def test_save_and_load_round_trip(fractional, noise, tmp_path):
     loaded = FractionalStableDiffusion3Pipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
     assert (loaded.config.num_inference_steps, loaded.config.max_sequence_length) == (2, 6)
+    assert CachePlan(**loaded.config.plan) == reuse_after_first(CANDIDATES[0], 2)
+    assert loaded.compensation.candidates == CANDIDATES
     assert torch.equal(loaded(TEXTS, latents=noise[:2], output_type="latent").images, expected)
+
+
+def test_an_exported_plan_is_followed(fractional, noise, tmp_path):
+    plan = CachePlan(CANDIDATES[1], [[True], [False], [True], [False]])
+    exported = FractionalStableDiffusion3Pipeline(
+        **fractional.components, plan=asdict(plan), num_inference_steps=4, max_sequence_length=6
+    )
+    exported.save_pretrained(tmp_path)
+    loaded = FractionalStableDiffusion3Pipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    latents = loaded(TEXTS, latents=noise[:2], output_type="latent").images
+    torch.testing.assert_close(latents, sampled_by_hand(fractional, noise[:2], plan), rtol=1e-4, atol=1e-5)
+    default = sampled_by_hand(fractional, noise[:2], reuse_after_first(CANDIDATES[1], 4))
+    assert not torch.allclose(latents, default, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("nfe", "bands"), [(2.0, ()), (1.75, CANDIDATES[1]), (1.6, CANDIDATES[0]), (1.5, CANDIDATES[0])]
+)
+def test_a_budget_chooses_the_bands(fractional, noise, nfe, bands):
+    expected = sampled_by_hand(fractional, noise[:2], reuse_after_first(bands, 2))
+    latents = fractional(TEXTS, latents=noise[:2], nfe=nfe, output_type="latent").images
+    torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("nfe", [1.4, 2.1])
+def test_a_budget_that_nothing_meets_is_refused(fractional, nfe):
+    with pytest.raises(ValueError, match=rf"nfe {nfe} cannot be met: .* 1\.50 to 2\.00 in 2 steps"):
+        fractional(TEXTS, nfe=nfe)
+    assert is_untouched(fractional)
+
+
+def test_a_budget_without_compensation_is_refused(fractional):
+    fractional.register_modules(compensation=None)
+    with pytest.raises(ValueError, match=r"nfe 1\.5 needs a compensation"):
+        fractional(TEXTS, nfe=1.5)
+
+
+def test_sigmas_decide_the_number_of_steps(fractional, noise):
+    expected = fractional(TEXTS, latents=noise[:2], num_inference_steps=3, output_type="latent").images
+    latents = fractional(TEXTS, latents=noise[:2], sigmas=[1.0, 2 / 3, 1 / 3], output_type="latent").images
+    torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(fractional, noise, tmp_path, dtype):
+    expected = fractional(TEXTS, latents=noise[:2], output_type="latent").images
+    fractional.save_pretrained(tmp_path)
+    loaded = FractionalStableDiffusion3Pipeline.from_pretrained(tmp_path, dtype=dtype)
+    loaded.set_progress_bar_config(disable=True)
+    assert loaded.compensation.dtype == dtype
+    latents = loaded(TEXTS, latents=noise[:2].to(dtype), output_type="latent").images
+    assert latents.dtype == dtype
+    torch.testing.assert_close(latents.float(), expected, rtol=0.1, atol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"bands": [[1, 3]], "computes": [[True]]}, "the cache plan is for 1 steps but num_inference_steps is 2"),
+        ({"bands": [[1, 3]], "computes": [[False], [True]]}, "first step of the cache plan reuses"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused(fractional, plan, message):
+    with pytest.raises(ValueError, match=message):
+        FractionalStableDiffusion3Pipeline(**fractional.components, plan=plan)
+
+
+def test_a_compensation_of_another_width_is_refused(fractional):
+    parts = {**fractional.components, "compensation": Compensation(24, CANDIDATES, "linear")}
+    with pytest.raises(ValueError, match="24 wide, the transformer 16"):
+        FractionalStableDiffusion3Pipeline(**parts)
+
+
+def remove_folder(folder):
+    shutil.rmtree(folder)
+
+
+def remove_config(folder):
+    (folder / "config.json").unlink()
+
+
+def break_config(folder):
+    (folder / "config.json").write_text("{")
+
+
+def remove_weights(folder):
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+
+
+def cut_weights(folder):
+    path = folder / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def lose_a_band(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"candidates": [[[1, 2]]]}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (remove_folder, "compensation does not exist"),
+        (remove_config, "compensation cannot be loaded"),
+        (break_config, "compensation cannot be loaded"),
+        (remove_weights, "compensation cannot be loaded"),
+        (cut_weights, "compensation cannot be loaded"),
+        (lose_a_band, "compensation does not hold the weights of its config"),
+    ],
+)
+def test_a_missing_or_damaged_compensation_is_answered_in_one_line(fractional, tmp_path, damage, message):
+    fractional.save_pretrained(tmp_path)
+    damage(tmp_path / "compensation")
+    with pytest.raises(ValueError, match=message) as error:
+        FractionalStableDiffusion3Pipeline.from_pretrained(tmp_path)
+    assert "\n" not in str(error.value)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_a_folder_without_compensation_opens_uncached(tiny_teacher_folder, noise):
+    pipeline = FractionalStableDiffusion3Pipeline.from_pretrained(tiny_teacher_folder, max_sequence_length=6)
+    assert pipeline.compensation is None
+    assert pipeline(TEXTS, latents=noise[:2], output_type="latent").images.shape == (2, 4, 8, 8)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import torch
 from diffusers import SD3Transformer2DModel
 from peft import PeftModel
 
-from onex_distill.models.lora import AdapterState, LoraParams, add_lora, merge_lora
+from onex_distill.models.lora import AdapterState, LoraParams, add_lora, merge_lora, save_adapter
 from onex_distill.models.tiny import build_transformer, seeded
 from onex_distill.models.velocity import predict_velocity
 
@@ -89,3 +89,18 @@ def test_adapter_state_round_trip(architecture, prompts, noise):
     AdapterState(second).load_state_dict(state)
     outputs = [predict_velocity(model, noise, 0.8, prompts) for model in models]
     assert torch.equal(*outputs)
+
+
+@torch.no_grad()
+def test_diffusers_loads_the_saved_adapter(tiny_teacher, prompts, noise, tmp_path):
+    plain = predict_velocity(tiny_teacher.transformer, noise, 0.8, prompts)
+    adapted = add_lora(copy.deepcopy(tiny_teacher.transformer), PARAMS)
+    perturb(adapted)
+    expected = predict_velocity(adapted.base_model.model, noise, 0.8, prompts)
+    save_adapter(adapted, tmp_path)
+    assert torch.equal(predict_velocity(adapted.base_model.model, noise, 0.8, prompts), expected)
+    tiny_teacher.load_lora_weights(tmp_path, local_files_only=True)
+    found = predict_velocity(tiny_teacher.transformer, noise, 0.8, prompts)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    tiny_teacher.unload_lora_weights()
+    assert torch.equal(predict_velocity(tiny_teacher.transformer, noise, 0.8, prompts), plain)

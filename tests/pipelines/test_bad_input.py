@@ -1,13 +1,16 @@
 """What a user can get wrong is answered in one line, before any training."""
 
 import json
+import re
 import shutil
 
 import pytest
 from click.testing import CliRunner
+from huggingface_hub import constants
 from kedro.framework.startup import bootstrap_project
+from kedro.validation.exceptions import ParameterValidationError
 
-from onex_distill.cli import cli
+from onex_distill.cli import cli, readable
 from support import PROJECT
 
 
@@ -51,11 +54,63 @@ def test_parameters(kedro_run, param, message):
     assert message in kedro_run(param)
 
 
-@pytest.mark.parametrize("band", [[0, 4], [8, 12], [5, 5], [3, 20]])
-def test_cached_blocks(run_pipeline, tmp_path, band):
-    params = {"data": str(tmp_path), "fractional_167": {"cotraining": {"cached_blocks": band}}}
-    with pytest.raises(ValueError, match=r"cached_blocks .* inside blocks 1 to 10 of 12"):
+@pytest.mark.parametrize("band", [[0, 4], [8, 12], [3, 20]])
+def test_bands_outside_the_model(run_pipeline, tmp_path, band):
+    params = {"data": str(tmp_path), "fractional_167": {"cotraining": {"candidates": [[band]]}}}
+    with pytest.raises(ValueError, match=r"band .* inside blocks 1 to 10 of 12"):
         run_pipeline("distill", params, node_names=["fractional_167.check_band"])
+
+
+@pytest.mark.parametrize(
+    ("candidates", "message"),
+    [
+        ([[[1, 4], [3, 6]]], r"bands \[1, 4\] and \[3, 6\] overlap; merge them into \[1, 6\] or separate them"),
+        ([[[5, 5]]], r"empty range \[5, 5\]"),
+        ([[[5, 6], [1, 2]]], "not in ascending order"),
+        ([[]], "candidates holds no band"),
+    ],
+)
+def test_candidates_that_are_no_bands(run_pipeline, tmp_path, candidates, message):
+    params = {"data": str(tmp_path), "fractional_167": {"cotraining": {"candidates": candidates}}}
+    with pytest.raises(ParameterValidationError) as error:
+        run_pipeline("distill", params, node_names=["fractional_167.check_band"])
+    assert re.search(message, readable(error.value))
+    assert "\n" not in readable(error.value)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        ("convnext_xxlarge.clip_laion2b_soup", "are not in the hub cache; fetch them once with 'hf download timm/"),
+        ("convnext_xxlrge", "unknown timm model 'convnext_xxlrge'; did you mean 'convnext_"),
+    ],
+)
+def test_a_backbone_without_weights_offline(run_pipeline, tmp_path, monkeypatch, backbone, message):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    named = {"backbone": {"kind": "timm", "name": backbone, "weights": None}}
+    for pipeline, params, node in (
+        ("stage_two", {"student": {"stage_two": named}}, "student.check_discriminator"),
+        ("cache_cotraining", {"fractional_167": {"cotraining": named}}, "fractional_167.check_band"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            run_pipeline(pipeline, {"data": str(tmp_path), **params}, node_names=[node])
+        assert "\n" not in str(error.value)
+
+
+def test_a_missing_backbone_is_answered_before_anything_expensive(run_pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    named = {"backbone": {"kind": "timm", "name": "convnext_xxlarge.clip_laion2b_soup", "weights": None}}
+    with pytest.raises(ValueError, match="are not in the hub cache"):
+        run_pipeline("distill", {"data": str(tmp_path / "data"), "student": {"stage_two": named}})
+    assert not (tmp_path / "data/03_primary").exists()
+    assert not (tmp_path / "data/06_models/runs").exists()
+
+
+def test_the_papers_backbone_is_the_default_of_the_real_models(run_pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for env in ("sd3_medium", "sd35_large"):
+        with pytest.raises(ValueError, match=r"the backbone 'convnext_xxlarge\.clip_laion2b_soup' are not in"):
+            run_pipeline("stage_two", {"data": str(tmp_path)}, env=env, node_names=["student.check_discriminator"])
 
 
 def test_missing_captions(kedro_run, raw):

@@ -50,12 +50,21 @@ def random_checkpoint(folder, num_layers, qk_norm, dual_attention_layers):
     pipeline.save_pretrained(folder / "teacher", safe_serialization=True)
 
 
+BAND = {"num_layers": 24, "candidates": [[[2, 10]]], "nfe": [1.6667]}
+
+
 @pytest.mark.parametrize(
     ("env", "num_layers", "qk_norm", "dual", "band"),
     [
-        ("sd3_medium", 24, None, (), {"num_layers": 24, "start": 2, "stop": 10}),
-        ("sd35_large", 38, "rms_norm", (), {"num_layers": 38, "start": 2, "stop": 12}),
-        ("sd3_medium", 24, "rms_norm", tuple(range(13)), {"num_layers": 24, "start": 2, "stop": 10}),
+        ("sd3_medium", 24, None, (), BAND),
+        ("sd35_large", 38, "rms_norm", (), {"num_layers": 38, "candidates": [[[2, 12]]], "nfe": [1.7368]}),
+        (
+            "sd3_medium",
+            24,
+            "rms_norm",
+            tuple(range(13)),
+            {"num_layers": 24, "candidates": [[[2, 10]]], "nfe": [1.6667]},
+        ),
     ],
 )
 def test_precompute_and_stage_one(run_pipeline, tmp_path, env, num_layers, qk_norm, dual, band):

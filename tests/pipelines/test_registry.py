@@ -18,6 +18,8 @@ NAMES = (
     "baselines",
     "ablation",
     "generate",
+    "reuse",
+    "pareto",
 )
 
 

@@ -37,6 +37,6 @@ def test_acceptance_reports_shares(built):
 
 def test_the_main_job_runs_on_it(built, run_pipeline, tmp_path):
     params = {"data": str(tmp_path), "raw": str(built / "raw")}
-    bands = {"fractional_167": {"cotraining": {"cached_blocks": [1, 3]}}}
+    bands = {"fractional_167": {"cotraining": {"candidates": [[[1, 3]]]}}}
     run_pipeline("distill", {**params, **bands}, to_nodes=["student.match_distribution", "fractional_167.check_band"])
     assert (tmp_path / "06_models/student_stage_one").is_dir()

@@ -53,7 +53,10 @@ def stage_one_need(teacher: TeacherFolder, tokens: int, params: StageOneParams, 
 
 
 def stage_two_need(teacher: TeacherFolder, tokens: int, params: AdversarialParams, compute: ComputeParams) -> Need:
-    """A frozen base, adapters with gradient and AdamW, the frozen autoencoder, the graphs of a step and of decoding."""
+    """A frozen base, adapters with gradient and AdamW, the frozen autoencoder, the graphs of a step and of decoding.
+
+    References made online need their generator too.
+    """
     transformer, autoencoder = teacher.transformer.build(), teacher.autoencoder.build()
     count, fixed = _count(transformer.parameters()), _count(autoencoder.parameters())
     shape = latent_shape(transformer)
@@ -63,7 +66,8 @@ def stage_two_need(teacher: TeacherFolder, tokens: int, params: AdversarialParam
     latents = torch.empty((rows, *shape), device="meta", requires_grad=True)
     decoding = saved_bytes(autoencoder.requires_grad_(False), lambda: autoencoder.decode(latents).sample)
     activations = transformer_activations(transformer, rows, tokens, compute) + decoding
-    state = _shard((count + trained) * FLOAT + trained * (FLOAT + MOMENTS), compute) + fixed * FLOAT
+    frozen = count * (2 if params.references == "online" else 1)
+    state = _shard((frozen + trained) * FLOAT + trained * (FLOAT + MOMENTS), compute) + fixed * FLOAT
     return Need(state + activations, (KEPT + 1) * trained * (FLOAT + MOMENTS) + 2 * count * FLOAT)
 
 

@@ -19,6 +19,7 @@ from onex_distill.engine.run import Run
 from onex_distill.errors import Interrupted
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.block_cache import BlockCache
+from onex_distill.models.cache_plan import Bands, reuse_after_first
 from onex_distill.models.noise import latent_shape, noise_from_seeds
 from onex_distill.models.prompts import read_prompts
 from onex_distill.models.sampling import decode_latents, sample_latents
@@ -56,11 +57,13 @@ class EmbeddingJob(Job):
 class SamplingJob(Job):
     """Latents of every row of a plan (``prompt_row``, ``noise_seed``), or with an autoencoder their uint8 images.
 
-    Guidance above 1 needs ``empty``. ``seconds`` is a column too: the time an image.
+    With a compensation, ``bands`` are reused after the first step. Guidance above 1 needs ``empty``. ``seconds`` is a
+    column too: the time an image.
     """
 
     transformer: ModelFolder
     compensation: ModelFolder | None
+    bands: Bands = ()
     autoencoder: ModelFolder | None
     embeddings: TableFolder
     empty: TableFolder
@@ -78,8 +81,8 @@ class SamplingJob(Job):
         cache = None
         if self.compensation is not None:
             compensation = self.compensation.load().to(device).eval()
-            start, stop = compensation.config.cached_blocks
-            cache = BlockCache(transformer, (start, stop), compensation).attach()
+            cached = reuse_after_first(self.bands, self.num_inference_steps)
+            cache = BlockCache(transformer, cached, compensation).attach()
         plan, embeddings = self.plan.read(), self.embeddings.open()
         sigmas, empty = step_sigmas(self.num_inference_steps, self.shift), read_prompts(self.empty.open(), [0], device)
 

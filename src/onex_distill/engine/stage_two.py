@@ -7,43 +7,59 @@ trained alone first and then together with the student (paper, stage two and Dis
 Shapes: B batch, K steps; latents (B, C, H, W); images RGB in [0, 1], (B, 3, H*f, W*f).
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Literal, NamedTuple, Self
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, SD3Transformer2DModel
 from peft import PeftModel
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from onex_distill.engine.adversary import (
+    AdversaryParams,
+    Terms,
+    build_discriminator,
+    discriminator_terms,
+    generator_terms,
+    total,
+    values,
+)
 from onex_distill.engine.checkpoint import Stateful
 from onex_distill.engine.job import Job
 from onex_distill.engine.loop import LoopParams, train
 from onex_distill.engine.optimisation import OptimizerParams, Stepper
 from onex_distill.engine.randomness import generator
 from onex_distill.engine.ranks import Ranks
+from onex_distill.engine.references import Batch, OnlineReferences, References, StoredReferences
 from onex_distill.engine.run import Run
 from onex_distill.engine.weights import gather, load_transformer, place
 from onex_distill.flow.conversions import euler_step
 from onex_distill.flow.sigmas import step_sigmas
-from onex_distill.losses.adversarial import discriminator_loss, generator_loss
 from onex_distill.models.block_cache import BlockCache
-from onex_distill.models.compensation import Compensation
-from onex_distill.models.discriminator import Discriminator
+from onex_distill.models.cache_plan import Bands, CachePlan, as_bands, reuse_after_first
+from onex_distill.models.compensation import Compensation, CompensationParams
 from onex_distill.models.lora import AdapterState, LoraParams, add_lora, merge_lora
-from onex_distill.models.noise import latent_shape, noise_from_seeds
-from onex_distill.models.prompts import PromptBatch, read_prompts
+from onex_distill.models.noise import latent_shape
 from onex_distill.models.sampling import decode_latents, sample_latents
 from onex_distill.models.tiny import seeded
 from onex_distill.models.velocity import predict_velocity
-from onex_distill.parameters import Params
 from onex_distill.storage.model_folder import ModelFolder, save_model
 from onex_distill.storage.tensor_table import TableFolder
 
+Values = tuple[dict[str, float], dict[str, float]]  # means over this rank's rows, and what all ranks share
 
-class AdversarialParams(Params):
-    """One adversarial run. Its steps count discriminator and generator updates together."""
+
+class AdversarialParams(AdversaryParams):
+    """One adversarial run. Its steps count discriminator and generator updates together.
+
+    ``references`` are the images decoded beforehand, or new ones made at every update. ``output_weight`` and
+    ``feature_weight`` hold the generator to what its starting weights make without cache.
+    """
 
     seed: int
     num_inference_steps: PositiveInt
@@ -51,41 +67,53 @@ class AdversarialParams(Params):
     lora: LoraParams
     student: OptimizerParams
     discriminator: OptimizerParams
-    discriminator_hidden: PositiveInt
     discriminator_warmup: NonNegativeInt
     discriminator_updates: PositiveInt
-    label_smoothing: float = Field(ge=0, le=1)
-    adversarial_weight: NonNegativeFloat
+    references: Literal["stored", "online"]
+    output_weight: NonNegativeFloat
+    feature_weight: NonNegativeFloat
     loop: LoopParams
+
+    @model_validator(mode="after")
+    def _train_on_something(self) -> Self:
+        weights = (self.adversarial_weight, self.perceptual_weight, self.output_weight, self.feature_weight)
+        if not any(weights):
+            raise ValueError("every weight of the generator's losses is zero; give adversarial_weight a value")
+        return self
 
 
 class CotrainingParams(AdversarialParams):
-    """An adversarial run of the cached path; ``compensation_warmup`` counts generator updates."""
+    """An adversarial run of the cached path; ``compensation_warmup`` counts generator updates.
 
-    cached_blocks: tuple[int, int]
+    ``candidates`` are sets of bands, one of them drawn at random for every update; with one the student is specialised
+    to it. An empty set runs every block.
+    """
+
+    candidates: tuple[Bands, ...]
+    compensation_function: CompensationParams
     compensation: OptimizerParams
     compensation_warmup: NonNegativeInt
-    output_weight: NonNegativeFloat
 
-
-@dataclass
-class Batch:
-    """Rows of the reference table: their prompts, their noise, and the reference generator's latents."""
-
-    prompts: PromptBatch
-    noise: Tensor
-    reference: Tensor
+    @field_validator("candidates")
+    @classmethod
+    def _have_bands(cls, candidates: tuple[Bands, ...]) -> tuple[Bands, ...]:
+        if not any(candidates):
+            raise ValueError("candidates holds no band; give it a set of bands, for example [[1, 5]]")
+        return tuple(as_bands(bands) for bands in candidates)
 
 
 class AdversarialJob(Job):
-    """Refine ``student`` on its own inference path against the images of ``references``.
+    """Refine ``student`` on its own inference path against the reference generator's images.
 
-    ``references`` holds ``latent``; its index ``prompt_row`` and ``noise_seed``.
+    ``references`` holds ``image``; its index ``prompt_row`` and ``noise_seed``. Where the parameters ask for new ones,
+    ``reference_generator`` makes them in ``reference_steps`` steps.
     """
 
     student: ModelFolder
     autoencoder: ModelFolder
     recogniser: ModelFolder
+    reference_generator: ModelFolder
+    reference_steps: PositiveInt
     shift: float
     embeddings: TableFolder
     references: TableFolder
@@ -106,26 +134,42 @@ class CotrainingJob(AdversarialJob):
     params: CotrainingParams
 
 
+class Endpoint(NamedTuple):
+    """The end of an inference path: x0 (B, C, H, W), and the image tokens (B, N, D) that the last step's came from."""
+
+    x0: Tensor
+    features: Tensor
+
+
 class AdversarialTrainer:
     """The networks and optimizers of one run, and its two kinds of update."""
 
     def __init__(self, job: AdversarialJob, ranks: Ranks) -> None:
         params = self.params = job.params
         self.job, self.ranks = job, ranks
-        self.embeddings, self.references = job.embeddings.open(), job.references.open()
         self.levels = step_sigmas(params.num_inference_steps, job.shift)
         self.transformer = load_transformer(job.student)
         self.cache: BlockCache | None = None
         with seeded(params.seed):
             if isinstance(params, CotrainingParams):
-                compensation = Compensation(width=self.transformer.inner_dim, cached_blocks=params.cached_blocks)
-                self.cache = BlockCache(self.transformer, params.cached_blocks, compensation.to(ranks.device)).attach()
-            discriminator = Discriminator(job.recogniser.load().to(ranks.device), params.discriminator_hidden)
-            self.discriminator = discriminator.to(ranks.device)
+                function = params.compensation_function.model_dump()
+                compensation = Compensation(self.transformer.inner_dim, params.candidates, **function)
+                self.cache = BlockCache(self.transformer, self.plan(0), compensation.to(ranks.device)).attach()
+            self.discriminator = build_discriminator(job.recogniser, params, ranks.device)
             self.adapted: PeftModel = add_lora(self.transformer, params.lora)
         place(self.transformer, ranks)
         self.autoencoder: AutoencoderKL = job.autoencoder.load().requires_grad_(False).eval().to(ranks.device)
+        self.references = self._open_references()
         self._make_steppers()
+
+    def _open_references(self) -> References:
+        job, ranks, seed = self.job, self.ranks, self.params.seed
+        embeddings, shape = job.embeddings.open(), latent_shape(self.transformer)
+        if self.params.references == "stored":
+            return StoredReferences(job.references.open(), embeddings, shape, seed, ranks)
+        levels = step_sigmas(job.reference_steps, job.shift)
+        network = place(load_transformer(job.reference_generator), ranks).requires_grad_(False).eval()
+        return OnlineReferences(network, self.autoencoder, levels, embeddings, shape, seed, ranks)
 
     def _make_steppers(self) -> None:
         params = self.params
@@ -136,9 +180,9 @@ class AdversarialTrainer:
             self.discriminator.parameters(), params.discriminator, discriminator_updates, self.ranks
         )
         self.compensation_stepper: Stepper | None = None
-        if self.cache is not None and isinstance(params, CotrainingParams):
-            weights = self.cache.compensation.parameters()
-            self.compensation_stepper = Stepper(weights, params.compensation, generator_updates, self.ranks)
+        trainable = [] if self.cache is None else list(self.cache.compensation.parameters())
+        if trainable and isinstance(params, CotrainingParams):
+            self.compensation_stepper = Stepper(trainable, params.compensation, generator_updates, self.ranks)
 
     def states(self) -> dict[str, Stateful]:
         """Everything that a checkpoint has to hold."""
@@ -151,6 +195,15 @@ class AdversarialTrainer:
         if self.cache is not None and self.compensation_stepper is not None:
             states |= {"compensation": self.cache.compensation, "compensation_stepper": self.compensation_stepper}
         return states
+
+    def plan(self, step: int) -> CachePlan:
+        """The bands that one update reuses, the same on every rank."""
+        if not isinstance(self.params, CotrainingParams):
+            return reuse_after_first((), self.params.num_inference_steps)
+        candidates = self.params.candidates
+        draws = generator(self.params.seed, step, "bands")
+        chosen = candidates[int(torch.randint(len(candidates), (), generator=draws))]
+        return reuse_after_first(chosen, self.params.num_inference_steps)
 
     def is_generator_update(self, step: int) -> bool:
         """The discriminator alone during its warm-up, then one generator update after every few of its own."""
@@ -165,31 +218,19 @@ class AdversarialTrainer:
     def update(self, step: int) -> dict[str, float]:
         """One update of the discriminator or of the generator; this rank's part of every value."""
         batch, weight = self.draw_batch(step), self.ranks.weight(self.params.batch_size)
-        if self.is_generator_update(step):
-            means, norms = self.update_generator(batch, step, weight)
-        else:
-            means, norms = self.update_discriminator(batch, weight)
-        return self.ranks.part(self.params.batch_size, means, norms)
-
-    def rows(self, step: int) -> Tensor:
-        """Rows of the reference table for one step, drawn with replacement for the whole batch."""
-        draws = generator(self.params.seed, step, "stage two")
-        return torch.randint(len(self.references), (self.params.batch_size,), generator=draws)
+        if self.cache is not None:
+            self.cache.use(self.plan(step))
+        update = self.update_generator if self.is_generator_update(step) else self.update_discriminator
+        return self.ranks.part(self.params.batch_size, *update(batch, step, weight))
 
     def describe(self, step: int) -> str:
         """The seed and the rows of a step, for messages."""
-        return f"seed {self.params.seed}, rows {self.rows(step).tolist()} of the reference latents"
+        rows = self.references.rows(step, self.params.batch_size).tolist()
+        return f"seed {self.params.seed}, rows {rows} of the {self.params.references} references"
 
     def draw_batch(self, step: int) -> Batch:
         """This rank's rows of one step."""
-        rows = self.rows(step)[self.ranks.share(self.params.batch_size)]
-        index = self.references.index.iloc[rows.numpy()]
-        device = self.ranks.device
-        return Batch(
-            prompts=read_prompts(self.embeddings, index["prompt_row"].to_numpy(), device),
-            noise=noise_from_seeds(index["noise_seed"], latent_shape(self.transformer)).to(device),
-            reference=self.references.read("latent", rows).to(device),
-        )
+        return self.references.batch(step, self.params.batch_size)
 
     def sample_with_gradient(self, batch: Batch) -> Tensor:
         """x0 on the inference path, with a gradient through the last step only."""
@@ -202,27 +243,21 @@ class AdversarialTrainer:
             velocity = predict_velocity(self.transformer, x_t, float(self.levels[last]), batch.prompts)
         return euler_step(x_t, velocity, float(self.levels[last]), 0.0)
 
-    def update_discriminator(self, batch: Batch, weight: float) -> tuple[dict[str, float], dict[str, float]]:
+    def update_discriminator(self, batch: Batch, step: int, weight: float) -> Values:
         """One step of the heads: reference images against the student's. Returns mean losses and gradient norms."""
         with torch.no_grad():
             fake = decode_latents(self.autoencoder, self.sample_with_gradient(batch))
-            real = decode_latents(self.autoencoder, batch.reference)
-        loss = discriminator_loss(self.discriminator(real), self.discriminator(fake), self.params.label_smoothing)
-        norm = self.discriminator_stepper.step(loss * weight)
-        return {"discriminator_loss": float(loss.detach())}, {"discriminator_grad_norm": norm}
+        real = self.references.images(batch)
+        noise = partial(self._noise_like, real, step)
+        terms = discriminator_terms(self.discriminator, real, fake, self.params, noise)
+        norm = self.discriminator_stepper.step(total(terms) * weight)
+        return values(terms), {"discriminator_grad_norm": norm}
 
-    def update_generator(self, batch: Batch, step: int, weight: float) -> tuple[dict[str, float], dict[str, float]]:
+    def update_generator(self, batch: Batch, step: int, weight: float) -> Values:
         """One step of the student and, with a cache, of the compensation (alone during its warm-up)."""
-        target = self.output_target(batch)
-        x0 = self.sample_with_gradient(batch)
-        adversarial = generator_loss(self.discriminator(decode_latents(self.autoencoder, x0)))
-        loss = self.params.adversarial_weight * adversarial
-        means, norms = {"generator_loss": float(adversarial.detach())}, {}
-        if isinstance(self.params, CotrainingParams) and target is not None:
-            output = mse_loss(x0, target)
-            loss = loss + self.params.output_weight * output
-            means["output_loss"] = float(output.detach())
-        (loss * weight).backward()
+        terms = self.generator_terms(batch)
+        (total(terms) * weight).backward()
+        norms = {}
         self.discriminator_stepper.discard()
         if self.compensation_stepper is not None:
             norms["compensation_grad_norm"] = self.compensation_stepper.apply()
@@ -230,17 +265,33 @@ class AdversarialTrainer:
             norms["student_grad_norm"] = self.student_stepper.apply()
         else:
             self.student_stepper.discard()
-        return means, norms
+        return values(terms), norms
+
+    def generator_terms(self, batch: Batch) -> Terms:
+        """What the generator loses on a batch; terms without weight are not computed."""
+        params = self.params
+        target = self.target(batch) if params.output_weight or params.feature_weight else None
+        nothing: AbstractContextManager[list[Tensor]] = nullcontext([])
+        with last_features(self.transformer) if params.feature_weight else nothing as features:
+            x0 = self.sample_with_gradient(batch)
+        terms = Terms()
+        if params.adversarial_weight or params.perceptual_weight:
+            images = decode_latents(self.autoencoder, x0)
+            terms = generator_terms(self.discriminator, images, partial(self.references.images, batch), params)
+        if params.output_weight and target is not None:
+            terms["output_loss"] = (params.output_weight, mse_loss(x0, target.x0))
+        if params.feature_weight and target is not None:
+            terms["feature_loss"] = (params.feature_weight, mse_loss(features[-1].float(), target.features.float()))
+        return terms
 
     @torch.no_grad()
-    def output_target(self, batch: Batch) -> Tensor | None:
-        """What the starting weights, without adapters and cache, make of the same noise; None if it has no weight."""
-        if not isinstance(self.params, CotrainingParams) or self.params.output_weight == 0:
-            return None
+    def target(self, batch: Batch) -> Endpoint:
+        """Where the starting weights, without adapters and cache, take the same noise."""
         if self.cache is not None:
             self.cache.reset()
-        with self.adapted.disable_adapter(), self.ranks.autocast():
-            return sample_latents(self.transformer, batch.noise, self.levels, batch.prompts)
+        with self.adapted.disable_adapter(), self.ranks.autocast(), last_features(self.transformer) as features:
+            x0 = sample_latents(self.transformer, batch.noise, self.levels, batch.prompts)
+        return Endpoint(x0, features[-1])
 
     def save(self, folder: Path) -> None:
         """Merge the adapters into the starting weights and write the student, and the compensation if there is one."""
@@ -257,7 +308,28 @@ class AdversarialTrainer:
         if self.cache is not None:
             self.cache.begin_step(step)
 
+    def _noise_like(self, images: Tensor, step: int) -> Tensor:
+        """This rank's rows of noise that is drawn for the whole batch."""
+        count, draws = self.params.batch_size, generator(self.params.seed, step, "penalty noise")
+        noise = torch.randn((count, *images.shape[1:]), generator=draws)
+        return noise[self.ranks.share(count)].to(images.device)
+
     def _student_trains(self, step: int) -> bool:
         if not isinstance(self.params, CotrainingParams):
             return True
         return self.generator_updates_before(step) >= self.params.compensation_warmup
+
+
+@contextmanager
+def last_features(transformer: SD3Transformer2DModel) -> Iterator[list[Tensor]]:
+    """The image tokens (B, N, D) that the last forward inside the block gave to the output layer, alone in a list."""
+    kept: list[Tensor] = []
+
+    def keep(module: torch.nn.Module, args: tuple[Tensor, Tensor]) -> None:
+        kept[:] = args[:1]
+
+    handle = transformer.norm_out.register_forward_pre_hook(keep)
+    try:
+        yield kept
+    finally:
+        handle.remove()

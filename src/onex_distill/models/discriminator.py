@@ -1,8 +1,9 @@
-"""A pixel-space discriminator: light trainable heads on the frozen features of a recogniser.
+"""A pixel-space discriminator: light trainable heads on the frozen features of an image network.
 
 Shapes: B batch; images RGB in [0, 1], (B, 3, H, W); logits (B, M_i), one tensor a level.
 """
 
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 import torch
@@ -11,13 +12,16 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class FeatureNetwork(Protocol):
-    """What a discriminator needs from its frozen backbone."""
+    """What a discriminator needs from its frozen backbone, a module: ``ShapesReader`` and ``TimmBackbone`` have it.
 
-    def levels(self, images: Tensor) -> list[Tensor]:
-        """Feature maps (B, C_i, H_i, W_i)."""
+    Resizing and normalising the images is the backbone's own business.
+    """
 
-    def features(self, images: Tensor) -> Tensor:
-        """Pooled features (B, D)."""
+    level_channels: Sequence[int]
+    feature_width: int
+
+    def levels_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Feature maps (B, C_i, H_i, W_i) and pooled features (B, D) of one pass."""
 
 
 class BlurPool(nn.Module):
@@ -44,19 +48,22 @@ class Discriminator(nn.Module):
         super().__init__()
         frozen = cast(FeatureNetwork, backbone.requires_grad_(False).eval())
         self.backbone = [frozen]  # in a list, so that it is no part of this module's state
-        with torch.no_grad():
-            probe = torch.zeros(1, 3, 32, 32)
-            maps, pooled = frozen.levels(probe), frozen.features(probe)
-        self.heads = nn.ModuleList(_head(level.shape[1], hidden) for level in maps)
+        self.heads = nn.ModuleList(_head(channels, hidden) for channels in frozen.level_channels)
         self.pooled_head = nn.Sequential(
-            spectral_norm(nn.Linear(pooled.shape[1], hidden)), nn.LeakyReLU(0.2), spectral_norm(nn.Linear(hidden, 1))
+            spectral_norm(nn.Linear(frozen.feature_width, hidden)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Linear(hidden, 1)),
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Logits of every level, high for images that look real."""
-        maps = self.backbone[0].levels(images)
+        maps, pooled = self.backbone[0].levels_and_features(images)
         logits = [head(level).flatten(1) for head, level in zip(self.heads, maps, strict=True)]
-        return [*logits, self.pooled_head(self.backbone[0].features(images))]
+        return [*logits, self.pooled_head(pooled)]
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """The frozen feature maps (B, C_i, H_i, W_i) that the heads see."""
+        return self.backbone[0].levels_and_features(images)[0]
 
 
 def _head(channels: int, hidden: int) -> nn.Sequential:

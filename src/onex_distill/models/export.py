@@ -1,7 +1,10 @@
 """The fractional student as a diffusers pipeline."""
 
 import inspect
-from typing import Any
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from diffusers import (
@@ -19,16 +22,19 @@ from transformers import (
     T5Tokenizer,
 )
 
-from onex_distill.models.block_cache import BlockCache
+from onex_distill.models.block_cache import BlockCache, check_compensation
+from onex_distill.models.cache_plan import CachePlan, check_steps, plan_for_budget, reuse_after_first
 from onex_distill.models.compensation import Compensation
+from onex_distill.storage.model_folder import ModelFolder
 
 
 class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
     """``StableDiffusion3Pipeline`` with the block cache of a fractional student.
 
-    It takes the same call arguments, but defaults to the student's two steps without guidance. The first step runs
-    every block, each later one reuses the band that ``compensation`` was trained for. The folder also opens with
-    plain ``StableDiffusion3Pipeline``, which runs every block in every step.
+    It takes the same call arguments, but defaults to the student's two steps without guidance, and ``nfe``. ``plan`` is
+    what ``dataclasses.asdict`` makes of a ``CachePlan``; without it, every step after the first reuses the first set of
+    bands that ``compensation`` was trained for. The folder also opens with plain ``StableDiffusion3Pipeline``, which
+    runs every block in every step. Raises ValueError when compensation, plan and transformer do not fit each other.
     """
 
     _optional_components = [*StableDiffusion3Pipeline._optional_components, "compensation"]  # noqa: RUF012
@@ -47,6 +53,7 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
         image_encoder: SiglipVisionModel = None,
         feature_extractor: SiglipImageProcessor = None,
         compensation: Compensation | None = None,
+        plan: dict[str, Any] | None = None,
         num_inference_steps: int = 2,
         max_sequence_length: int = 256,
     ) -> None:
@@ -65,15 +72,34 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
         )
         self.register_modules(compensation=compensation)
         self.register_to_config(num_inference_steps=num_inference_steps, max_sequence_length=max_sequence_length)
+        if compensation is not None:
+            check_compensation(compensation, transformer)
+            default = reuse_after_first(compensation.candidates[0], num_inference_steps)
+            cache_plan = default if plan is None else CachePlan(**plan)
+            check_steps(cache_plan, num_inference_steps)
+            self.register_to_config(plan=asdict(cache_plan))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Load an exported student; raises ValueError with one line when its compensation is missing or damaged."""
+        folder = Path(pretrained_model_name_or_path)
+        if folder.is_dir() and "compensation" not in kwargs:
+            _check_compensation(folder)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @torch.no_grad()
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Sample images; arguments and result are those of ``StableDiffusion3Pipeline.__call__``."""
+    def __call__(self, *args: Any, nfe: float | None = None, **kwargs: Any) -> Any:
+        """Sample images; other arguments and the result are those of ``StableDiffusion3Pipeline.__call__``.
+
+        ``nfe`` is a budget of network evaluations an image, guidance not counted: of the sets of bands that the
+        compensation was trained for, the one that uses most of it is reused after the first step. Without it the
+        exported plan is followed, or, for another number of steps, its bands are reused after the first step.
+        """
         call = inspect.signature(StableDiffusion3Pipeline.__call__).bind(self, *args, **kwargs).arguments
         call.pop("self")
         for name, value in self._student_defaults().items():
             call.setdefault(name, value)
-        steps = call["num_inference_steps"]
+        steps = call["num_inference_steps"] if call.get("sigmas") is None else len(call["sigmas"])
         if steps < 1:
             raise ValueError(f"num_inference_steps must be at least 1, got {steps}")
         if call.get("skip_guidance_layers"):
@@ -82,9 +108,10 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
             # u before the shift: the scheduler applies its shift itself
             call["sigmas"] = [1 - step / steps for step in range(steps)]
         if self.compensation is None:
+            if nfe is not None:
+                raise ValueError(f"nfe {nfe} needs a compensation and this pipeline has none; leave nfe out")
             return super().__call__(**call)
-        start, stop = self.compensation.config.cached_blocks
-        cache = BlockCache(self.transformer, (start, stop), self.compensation).attach()
+        cache = BlockCache(self.transformer, self._plan(steps, nfe), self.compensation).attach()
         handle = self.transformer.register_forward_pre_hook(_StepCounter(cache))
         try:
             return super().__call__(**call)
@@ -92,12 +119,31 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
             handle.remove()
             cache.detach()
 
+    def _plan(self, steps: int, nfe: float | None) -> CachePlan:
+        if nfe is not None:
+            num_layers = len(self.transformer.transformer_blocks)
+            return plan_for_budget(nfe, self.compensation.candidates, num_layers, steps)
+        plan = CachePlan(**self.config.plan)
+        return plan if plan.num_inference_steps == steps else reuse_after_first(plan.bands, steps)
+
     def _student_defaults(self) -> dict[str, Any]:
         return {
             "num_inference_steps": self.config.num_inference_steps,
             "guidance_scale": 1.0,
             "max_sequence_length": self.config.max_sequence_length,
         }
+
+
+def _check_compensation(folder: Path) -> None:
+    """Raise ValueError with one line when an exported student declares a compensation that cannot be loaded whole."""
+    index = folder / "model_index.json"
+    if not index.is_file() or not json.loads(index.read_text()).get("compensation", [None])[0]:
+        return
+    name = f"{Compensation.__module__}.{Compensation.__qualname__}"
+    try:
+        ModelFolder(path=folder / "compensation", class_name=name).load()
+    except ValueError as error:
+        raise ValueError(f"{error}; copy the exported student again, or export it again") from error
 
 
 class _StepCounter:

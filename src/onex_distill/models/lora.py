@@ -1,8 +1,9 @@
 """Low-rank adapters on the attention and feed-forward projections of every block, both streams."""
 
+from pathlib import Path
 from typing import Any
 
-from diffusers import SD3Transformer2DModel
+from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
@@ -54,6 +55,20 @@ def merge_lora(model: PeftModel) -> SD3Transformer2DModel:
 
 def _config(params: LoraParams) -> LoraConfig:
     return LoraConfig(r=params.rank, lora_alpha=params.alpha, target_modules=[*ATTENTION, *FEED_FORWARD])
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write the adapters, with rank and alpha, as what ``StableDiffusion3Pipeline.load_lora_weights(folder)`` reads.
+
+    They fit the transformer that ``add_lora`` was given, and are left as they are.
+    """
+    prefix = "base_model.model."
+    weights = {name.removeprefix(prefix): tensor for name, tensor in get_peft_model_state_dict(model).items()}
+    lora = model.peft_config[DEFAULT]
+    config = {"r": lora.r, "lora_alpha": lora.lora_alpha, "target_modules": sorted(lora.target_modules)}
+    StableDiffusion3Pipeline.save_lora_weights(
+        folder, transformer_lora_layers=weights, transformer_lora_adapter_metadata=config
+    )
 
 
 class AdapterState:

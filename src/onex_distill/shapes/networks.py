@@ -40,8 +40,23 @@ class ShapesReader(ModelMixin, ConfigMixin):
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features, (B, feature_dim)."""
-        features: Tensor = self.embed(self.levels(images)[-1])
-        return features
+        return self.levels_and_features(images)[1]
+
+    def levels_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """``levels`` and ``features`` of one pass."""
+        levels = self.levels(images)
+        features: Tensor = self.embed(levels[-1])
+        return levels, features
+
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """C_i of every level."""
+        return tuple(self.config.channels)
+
+    @property
+    def feature_width(self) -> int:
+        """The width of ``features``."""
+        return int(self.config.feature_dim)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Logits of every attribute, (B, number of values) each."""

@@ -5,9 +5,10 @@ from functools import partial, update_wrapper
 from kedro.pipeline import Node, Pipeline
 
 from onex_distill.pipelines.cache_cotraining import nodes
+from onex_distill.pipelines.stage_two import pipeline as stage_two
 
 OUTPUTS = ("band", "student", "compensation", "cotraining_losses")
-SHARED = {"cotraining_start", "teacher", "recogniser", "prompt_embeddings", "reference_latents", "runs"}
+INPUTS = {"cotraining_start", *stage_two.SHARED}
 
 
 def create_start() -> Pipeline:
@@ -37,8 +38,7 @@ def create_cotraining(namespace: str) -> Pipeline:
                     "band",
                     "teacher",
                     "recogniser",
-                    "prompt_embeddings",
-                    "reference_latents",
+                    *stage_two.REFERENCES,
                     "params:cotraining",
                     "params:compute",
                     "runs",
@@ -49,11 +49,11 @@ def create_cotraining(namespace: str) -> Pipeline:
         ]
     )
     outputs = {name: f"{namespace}_{name}" for name in OUTPUTS}
-    return Pipeline(template, namespace=namespace, inputs=SHARED, outputs=outputs, parameters={"compute"})
+    return Pipeline(template, namespace=namespace, inputs=INPUTS, outputs=outputs, parameters={"references", "compute"})
 
 
-def create_export(namespace: str) -> Pipeline:
-    """The exported diffusers pipeline."""
+def create_export(namespace: str, name: str) -> Pipeline:
+    """The exported diffusers pipeline of one co-training."""
     return Pipeline(
         [
             Node(
@@ -65,8 +65,8 @@ def create_export(namespace: str) -> Pipeline:
                     f"params:{namespace}.cotraining",
                     "params:text",
                 ],
-                "student_pipeline",
-                name="export_student",
+                f"{name}_pipeline",
+                name=f"export_{name}",
             )
         ]
     )
@@ -74,4 +74,4 @@ def create_export(namespace: str) -> Pipeline:
 
 def create_pipeline() -> Pipeline:
     """The graph of ``kedro run --pipeline=cache_cotraining``."""
-    return create_start() + create_cotraining("fractional_167") + create_export("fractional_167")
+    return create_start() + create_cotraining("fractional_167") + create_export("fractional_167", "student")

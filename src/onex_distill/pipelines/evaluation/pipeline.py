@@ -6,6 +6,7 @@ from functools import partial, update_wrapper
 from kedro.pipeline import Node, Pipeline
 
 from onex_distill.pipelines.evaluation import nodes, report, sampling
+from onex_distill.pipelines.evaluation.sampler import Samples
 
 SHARED = ["teacher", "prompt_embeddings", "empty_prompt_embeddings"]
 
@@ -60,7 +61,7 @@ def create_sampling() -> Pipeline:
     )
 
 
-def _sampling_node(function: Callable[..., sampling.Samples], method: str, inputs: list[str]) -> Node:
+def _sampling_node(function: Callable[..., Samples], method: str, inputs: list[str]) -> Node:
     name = f"sample_{method}"
     common = ["evaluation_plan", f"params:methods.{method}", "params:evaluation", "params:compute", "runs"]
     named = update_wrapper(partial(function, name=name), function)

@@ -1,31 +1,20 @@
 """Nodes that turn a method into samples and their cost."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import torch
-from diffusers import SD3Transformer2DModel
-from torch import Tensor
 
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.engine.sampling import DecodingJob, SamplingJob
-from onex_distill.flow.sigmas import step_sigmas
-from onex_distill.metrics.cost import effective_nfe, flops_of
-from onex_distill.models.block_cache import BlockCache
+from onex_distill.engine.sampling import DecodingJob
+from onex_distill.models.cache_plan import plan_for_budget
 from onex_distill.models.compensation import Compensation
-from onex_distill.models.noise import latent_shape
-from onex_distill.models.prompts import PromptBatch
-from onex_distill.models.sampling import sample_latents
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.evaluation.params import EvaluationParams, MethodParams
+from onex_distill.pipelines.evaluation.sampler import Sampler, Samples, cost_of
 from onex_distill.pipelines.precompute.params import TeacherSamplingParams
-from onex_distill.storage.frame import store_frame
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
-
-Samples = tuple[TensorTable, dict[str, Any]]
 
 
 def decode_teacher(
@@ -52,7 +41,7 @@ def decode_teacher(
         batch_size=params.batch_size,
     )
     images = TensorTable(launch(job) / "samples")
-    return images, _cost(teacher.transformer, None, embeddings, images, method, teacher)
+    return images, cost_of(teacher.transformer, method, teacher.shift, embeddings, images)
 
 
 def sample_student(
@@ -68,7 +57,7 @@ def sample_student(
     name: str,
 ) -> Samples:
     """Samples of a transformer that runs every block in every step."""
-    return _sample(transformer, None, teacher, embeddings, empty, plan, method, params, compute, runs / name)
+    return Sampler(teacher, embeddings, empty, plan, params, compute).sample(transformer, method, runs / name)
 
 
 def sample_teacher_in_few_steps(
@@ -83,8 +72,7 @@ def sample_teacher_in_few_steps(
     name: str,
 ) -> Samples:
     """The undistilled teacher with a student's steps."""
-    folder = runs / name
-    return _sample(teacher.transformer, None, teacher, embeddings, empty, plan, method, params, compute, folder)
+    return Sampler(teacher, embeddings, empty, plan, params, compute).sample(teacher.transformer, method, runs / name)
 
 
 def sample_fractional(
@@ -100,75 +88,10 @@ def sample_fractional(
     runs: Path,
     name: str,
 ) -> Samples:
-    """Samples of a student that reuses a band of blocks."""
-    return _sample(transformer, compensation, teacher, embeddings, empty, plan, method, params, compute, runs / name)
-
-
-def _sample(
-    transformer: ModelFolder,
-    compensation: ModelFolder | None,
-    teacher: TeacherFolder,
-    embeddings: TensorTable,
-    empty: TensorTable,
-    plan: pd.DataFrame,
-    method: MethodParams,
-    params: EvaluationParams,
-    compute: ComputeParams,
-    folder: Path,
-) -> Samples:
-    job = SamplingJob(
-        folder=folder,
-        compute=compute,
-        transformer=transformer,
-        compensation=compensation,
-        autoencoder=teacher.autoencoder,
-        embeddings=embeddings.handle,
-        empty=empty.handle,
-        plan=store_frame(plan.assign(method=method.name), folder / "plan.parquet"),
-        shift=teacher.shift,
-        num_inference_steps=method.steps,
-        guidance_scale=method.guidance_scale,
-        batch_size=params.batch_size,
-    )
-    images = TensorTable(launch(job) / "samples")
-    return images, _cost(transformer, compensation, embeddings, images, method, teacher)
-
-
-def _cost(
-    transformer: ModelFolder,
-    compensation: ModelFolder | None,
-    embeddings: TensorTable,
-    images: TensorTable,
-    method: MethodParams,
-    teacher: TeacherFolder,
-) -> dict[str, Any]:
-    """Steps, evaluations by blocks and by FLOPs, and the median seconds an image, without text encoding.
-
-    FLOPs are counted on the meta device, which computes nothing.
-    """
-    network: SD3Transformer2DModel = transformer.build()
-    noise = torch.empty((1, *latent_shape(network)), device="meta")
-    prompts = PromptBatch(_shape_of(embeddings, "prompt_embeds"), _shape_of(embeddings, "pooled_prompt_embeds"))
-    sigmas = [step_sigmas(steps, teacher.shift) for steps in (method.steps, 1)]
-    one = flops_of(lambda: sample_latents(network, noise, sigmas[1], prompts))
-    cache, band = None, None
-    if compensation is not None:
-        correction: Compensation = compensation.build()
-        band = (correction.config.cached_blocks[0], correction.config.cached_blocks[1])
-        cache = BlockCache(network, band, correction).attach()
-    before_step = None if cache is None else cache.begin_step
-    total = flops_of(
-        lambda: sample_latents(network, noise, sigmas[0], prompts, prompts, method.guidance_scale, before_step)
-    )
-    return {
-        "method": method.name,
-        "steps": method.steps,
-        "nfe": effective_nfe(method.steps, method.guidance_scale > 1, len(network.transformer_blocks), band),
-        "nfe_flops": total / one,
-        "seconds_per_image": float(images.column("seconds").median()),
-    }
-
-
-def _shape_of(table: TensorTable, name: str) -> Tensor:
-    """One row of a column, without its values."""
-    return torch.empty_like(table.read(name, [0]), dtype=torch.float32, device="meta")
+    """Samples of a student that reuses bands: those of the method's budget, or the first that it was trained for."""
+    candidates = Compensation.load_candidates(compensation.path)
+    bands = candidates[0]
+    if method.nfe is not None:
+        bands = plan_for_budget(method.nfe, candidates, teacher.num_layers, method.steps).bands
+    sampler = Sampler(teacher, embeddings, empty, plan, params, compute)
+    return sampler.sample(transformer, method, runs / name, compensation, bands)

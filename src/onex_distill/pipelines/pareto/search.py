@@ -1,0 +1,117 @@
+"""Nodes of the band search: damage predicted from reuse errors, then measured."""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from onex_distill.engine.compute import ComputeParams
+from onex_distill.metrics.reuse import mean_reuse_errors
+from onex_distill.models.band_search import blocks_to_skip, predict_damage, sets_of_bands
+from onex_distill.models.cache_plan import Bands, as_bands, check_bands
+from onex_distill.models.compensation import Compensation
+from onex_distill.models.teacher import TeacherFolder
+from onex_distill.pipelines.cache_cotraining.nodes import COMPENSATION
+from onex_distill.pipelines.evaluation.params import EvaluationParams, MethodParams
+from onex_distill.pipelines.evaluation.sampler import Sampler
+from onex_distill.pipelines.pareto.nodes import score
+from onex_distill.pipelines.pareto.params import BandSearchParams
+from onex_distill.storage.model_folder import ModelFolder, save_model
+from onex_distill.storage.tensor_table import TensorTable
+
+WHOLE = "every block"
+
+
+def predict_bands(
+    student: ModelFolder,
+    teacher: TeacherFolder,
+    embeddings: TensorTable,
+    plan: pd.DataFrame,
+    params: BandSearchParams,
+    evaluation: EvaluationParams,
+) -> pd.DataFrame:
+    """Every set of bands that meets the budget with its predicted damage, least first; bands as nested lists."""
+    skipped = blocks_to_skip(params.nfe, teacher.num_layers, params.num_inference_steps)
+    sets = sets_of_bands(skipped, teacher.num_layers, params.max_bands)
+    _check_fixed(params, skipped, teacher.num_layers)
+    bands = sorted({band for chosen in (*sets, params.fixed) for band in chosen})
+    # spread over the plan, whose rows are grouped by caption
+    rows = plan.iloc[:: max(1, len(plan) // params.images)].head(params.images)
+    errors = mean_reuse_errors(
+        student.load().eval(),
+        embeddings,
+        rows,
+        teacher.shift,
+        params.num_inference_steps,
+        bands,
+        evaluation.batch_size,
+    )
+    table = predict_damage(errors, list(dict.fromkeys([*sets, params.fixed])))
+    return table.assign(bands=table["bands"].map(_lists))
+
+
+def measure_bands(
+    student: ModelFolder,
+    predicted: pd.DataFrame,
+    evaluator: ModelFolder,
+    teacher: TeacherFolder,
+    embeddings: TensorTable,
+    empty: TensorTable,
+    plan: pd.DataFrame,
+    params: BandSearchParams,
+    evaluation: EvaluationParams,
+    compute: ComputeParams,
+    runs: Path,
+) -> pd.DataFrame:
+    """Plain caching of the chosen bands against the same student without cache, least damage first.
+
+    ``choice`` says why a row is there, ``rank`` counts from the least predicted damage, ``fid`` is the distance to the
+    uncached images.
+    """
+    sampler = Sampler(teacher, embeddings, empty, plan, evaluation, compute)
+    chosen = _choose(predicted, params)
+    candidates = [_tuples(bands) for bands in chosen["bands"]]
+    folder = runs / "measure_bands"
+    plain = Compensation(student.build().inner_dim, candidates, "identity")
+    save_model(plain, folder / "compensation")
+    compensation = ModelFolder(path=folder / "compensation", class_name=COMPENSATION)
+    samples = {}
+    for number, bands in enumerate([(), *candidates]):
+        name = str(_lists(bands)) if bands else WHOLE
+        method = MethodParams(name=name, steps=params.num_inference_steps, guidance_scale=1.0)
+        samples[name], _ = sampler.sample(student, method, folder / str(number), compensation, bands)
+    scores = score(evaluator, samples.pop(WHOLE), samples)
+    table = chosen.assign(method=[str(_lists(bands)) for bands in candidates]).merge(scores, on="method")
+    return table.drop(columns="method").assign(nfe=params.nfe).sort_values("fid", ignore_index=True)
+
+
+def _check_fixed(params: BandSearchParams, skipped: int, num_layers: int) -> None:
+    """Raise ValueError unless the fixed bands fit the transformer and cost what the others cost."""
+    check_bands(as_bands(params.fixed), num_layers)
+    count = sum(stop - start for start, stop in params.fixed)
+    if count != skipped:
+        raise ValueError(
+            f"band_search.fixed skips {count} blocks but nfe {params.nfe} needs {skipped} of {num_layers}; "
+            "change one of the two"
+        )
+
+
+def _choose(predicted: pd.DataFrame, params: BandSearchParams) -> pd.DataFrame:
+    """The rows to be measured: the most promising, the fixed one, and random others."""
+    ranked = predicted.assign(rank=range(1, len(predicted) + 1))
+    fixed = ranked["bands"].map(_tuples) == params.fixed
+    best, rest = ranked.head(params.measured).assign(choice="search"), ranked[params.measured :]
+    rest = rest[~fixed[params.measured :]]
+    order = torch.randperm(len(rest), generator=torch.Generator().manual_seed(params.seed)).tolist()
+    drawn = rest.iloc[order[: params.random]].assign(choice="random")
+    rows = pd.concat([best, ranked[fixed].assign(choice="fixed"), drawn])
+    # the fixed choice may be among the best: it is measured once and keeps both names
+    return rows.groupby("rank", as_index=False).agg({"bands": "first", "predicted": "first", "choice": " and ".join})
+
+
+def _lists(bands: Bands) -> list[list[int]]:
+    return [[int(start), int(stop)] for start, stop in bands]
+
+
+def _tuples(bands: list[list[int]]) -> Bands:
+    return tuple((int(start), int(stop)) for start, stop in bands)
