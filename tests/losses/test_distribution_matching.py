@@ -8,6 +8,7 @@ from onex_distill.losses.distribution_matching import (
     distribution_matching_loss,
     pseudo_huber,
     pseudo_huber_constant,
+    sample_weight,
 )
 
 SHAPE = (3, 4, 5, 6)
@@ -144,3 +145,12 @@ def test_no_gradient_flows_through_the_weight():
     # far away the penalty is |d|, so with a constant weight a uniform difference has a uniform gradient
     gradient = gradient_of(x[:1], x_real[:1], x_real[:1] + 5.0)
     torch.testing.assert_close(gradient, gradient.mean().expand_as(gradient), rtol=1e-6, atol=0)
+
+
+def test_the_weight_is_one_number_a_sample():
+    x_real = torch.zeros(2, 3, 4, 5, dtype=torch.float64)
+    x = torch.stack([torch.full_like(x_real[0], -4.0), torch.zeros_like(x_real[0])])
+    weight = sample_weight(x.requires_grad_(), x_real)
+    assert weight.shape == (2, 1, 1, 1)
+    assert weight.flatten().tolist() == pytest.approx([0.25, 1 / WEIGHT_FLOOR])
+    assert not weight.requires_grad
