@@ -208,6 +208,19 @@ def cotraining_params(adversarial_params: AdversarialParams, optimizer: Optimize
     )
 
 
+@pytest.fixture(scope="session")
+def dial_params(cotraining_params: CotrainingParams) -> CotrainingParams:
+    """Bands drawn at random, and every loss and penalty there is."""
+    everything = {
+        "candidates": (((1, 3),), ((2, 3),), ()),
+        "adversarial_loss": "relativistic",
+        "penalties": PenaltyParams(r1=0.1, r2=0.1, approximate_r1=0.1, noise_std=0.1),
+        "feature_weight": 0.1,
+        "perceptual_weight": 0.1,
+    }
+    return CotrainingParams(**dict(cotraining_params) | everything)
+
+
 @pytest.fixture
 def jobs(
     inputs: Inputs,
@@ -218,6 +231,7 @@ def jobs(
     stage_one_params: StageOneParams,
     adversarial_params: AdversarialParams,
     cotraining_params: CotrainingParams,
+    dial_params: CotrainingParams,
 ) -> Jobs:
     """``jobs(name, folder, **changes)`` is a tiny job of a kind; a change replaces the field of its name.
 
@@ -240,6 +254,7 @@ def jobs(
         "stage_one": (StageOneJob, {"teacher": inputs.teacher.transformer, **prompts, "params": stage_one_params}),
         "stage_two": (AdversarialJob, {**adversarial, "params": adversarial_params}),
         "cotraining": (CotrainingJob, {**adversarial, "params": cotraining_params}),
+        "dial": (CotrainingJob, {**adversarial, "params": dial_params}),
         "reader": (
             pretraining.ReaderJob,
             {"params": pretraining.ReaderParams(**base, channels=(8, 8), feature_dim=8, pixel_noise=0.1)},

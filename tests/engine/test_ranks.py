@@ -15,7 +15,7 @@ from onex_distill.engine.launch import launch
 from onex_distill.engine.optimisation import OptimizerParams
 from onex_distill.storage.tensor_table import TensorTable
 
-TRAININGS = ["stage_one", "stage_two", "cotraining", "reader", "autoencoder", "text_encoders", "transformer"]
+TRAININGS = ["stage_one", "stage_two", "cotraining", "dial", "reader", "autoencoder", "text_encoders", "transformer"]
 TABLES = {"embedding": "embeddings", "sampling": "samples"}
 SHARDINGS = ["ddp", "fsdp2"]
 BATCHES = {"even": 4, "uneven": 3}

@@ -15,7 +15,7 @@ from onex_distill.storage.model_folder import ModelFolder
 
 SHIFT = 3.0
 BAND = (1, 3)
-KINDS = ["stage_two", "cotraining"]
+KINDS = ["stage_two", "cotraining", "dial"]
 Build = Callable[..., AdversarialTrainer]
 
 
@@ -229,7 +229,7 @@ def test_a_finished_run_leaves_a_plain_student_that_samples_as_the_trained_one(
         compensation = folder.load()
         pairs = zip(compensation.parameters(), trainer.cache.compensation.parameters(), strict=True)
         assert all(torch.equal(*pair) for pair in pairs)
-        assert compensation.candidates == ((BAND,),)
+        assert compensation.candidates == job.params.candidates
         trainer.cache.detach()
     levels = step_sigmas(2, SHIFT)
     expected = sample_latents(trainer.transformer, batch.noise, levels, batch.prompts)
@@ -286,17 +286,17 @@ def test_the_feature_loss_compares_the_last_steps_tokens(build, batch):
 
 
 def test_every_loss_and_penalty_trains(jobs, tmp_path):
-    everything = {
-        "adversarial_loss": "relativistic",
-        "penalties": {"r1": 0.1, "r2": 0.1, "approximate_r1": 0.1, "noise_std": 0.1},
-        "feature_weight": 0.1,
-        "perceptual_weight": 0.1,
-    }
-    history = pd.read_parquet(launch(jobs("cotraining", tmp_path, **everything)) / "losses.parquet")
+    history = pd.read_parquet(launch(jobs("dial", tmp_path)) / "losses.parquet")
     of_discriminator = ["discriminator_loss", "r1_penalty", "r2_penalty", "approximate_r1_penalty"]
     of_generator = ["generator_loss", "perceptual_loss", "output_loss", "feature_loss"]
     assert history.iloc[0][of_discriminator].notna().all()
     assert history.iloc[1][of_generator].notna().all()
+
+
+def test_without_adversarial_weight_no_update_is_the_discriminators(jobs, tmp_path):
+    history = pd.read_parquet(launch(jobs("cotraining", tmp_path, adversarial_weight=0.0)) / "losses.parquet")
+    assert history["output_loss"].notna().all()
+    assert not {"discriminator_loss", "generator_loss"} & set(history.columns)
 
 
 def test_a_generator_without_any_loss_is_refused(jobs, tmp_path):

@@ -206,13 +206,20 @@ class AdversarialTrainer:
         return reuse_after_first(chosen, self.params.num_inference_steps)
 
     def is_generator_update(self, step: int) -> bool:
-        """The discriminator alone during its warm-up, then one generator update after every few of its own."""
+        """The discriminator alone during its warm-up, then one generator update after every few of its own.
+
+        Without adversarial weight nobody asks the discriminator, and every update is the generator's.
+        """
+        if not self.params.adversarial_weight:
+            return True
         cycle = self.params.discriminator_updates + 1
         after = step - self.params.discriminator_warmup
         return after >= 0 and after % cycle == cycle - 1
 
     def generator_updates_before(self, step: int) -> int:
         """How many generator updates precede ``step``."""
+        if not self.params.adversarial_weight:
+            return step
         return max(step - self.params.discriminator_warmup, 0) // (self.params.discriminator_updates + 1)
 
     def update(self, step: int) -> dict[str, float]:
