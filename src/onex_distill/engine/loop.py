@@ -17,6 +17,7 @@ from onex_distill.parameters import Params
 
 logger = logging.getLogger(__name__)
 
+SHOWN = 4  # values beside the bar; the history has all
 Update = Callable[[int], dict[str, float]]
 Describe = Callable[[int], str]
 
@@ -53,7 +54,7 @@ def train(
                 logger.warning("%s: step %d is not finite and changed no weight (%s).", run.folder.name, step, values)
             bar.update()
             if (step + 1) % params.log_every == 0 and run.ranks.is_first:
-                bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
+                bar.set_postfix({name: f"{values[name]:.4g}" for name in list(values)[:SHOWN]})
                 logger.info("%s step %d/%d %s", run.folder.name, step + 1, params.steps, bar.postfix)
             given_up, stopping = bad_steps == params.max_nonfinite_steps, run.stop_requested()
             last = step + 1 == params.steps
