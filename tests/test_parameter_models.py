@@ -17,6 +17,7 @@ from pydantic import ValidationError
 import onex_distill
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.stage_one_params import ImportanceParams, StageOneParams
+from onex_distill.engine.stage_two import AdversarialParams, CotrainingParams
 from onex_distill.parameters import Params
 
 
@@ -74,10 +75,22 @@ def agreeing_stage_one(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {"num_inference_steps": fields["num_inference_steps"] or 2, "fake_updates": updates}
 
 
+def agreeing_adversarial(fields: dict[str, Any]) -> dict[str, Any]:
+    weights = ("adversarial_weight", "perceptual_weight", "output_weight", "feature_weight")
+    return fields if any(fields[name] for name in weights) else fields | {"adversarial_weight": 1.0}
+
+
+def agreeing_cotraining(fields: dict[str, Any]) -> dict[str, Any]:
+    sets = tuple(tuple((4 * i + 1, 4 * i + 3) for i in range(len(bands))) for bands in fields["candidates"])
+    return agreeing_adversarial(fields) | {"candidates": sets if any(sets) else (((1, 3),),)}
+
+
 AGREEING = {
     ComputeParams: agreeing_compute,
     ImportanceParams: agreeing_importance,
     StageOneParams: agreeing_stage_one,
+    AdversarialParams: agreeing_adversarial,
+    CotrainingParams: agreeing_cotraining,
 }
 
 

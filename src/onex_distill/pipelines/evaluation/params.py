@@ -8,13 +8,13 @@ from onex_distill.parameters import Params
 class MethodParams(Params):
     """A row of the metrics table: its name, its steps, its guidance (1 is none), and with a cache its budget.
 
-    ``nfe`` chooses among the sets of bands that a compensation was trained for; without it, the first is reused.
+    ``nfe`` chooses among the sets of bands that a compensation was trained for; with none, the first is reused.
     """
 
     name: str
     steps: PositiveInt
     guidance_scale: PositiveFloat
-    nfe: PositiveFloat | None = None
+    nfe: PositiveFloat | None
 
 
 class EvaluationParams(Params):

@@ -31,6 +31,7 @@ def decode_teacher(
         name=f"teacher_{sampling.num_inference_steps}x2",
         steps=sampling.num_inference_steps,
         guidance_scale=sampling.guidance_scale,
+        nfe=None,
     )
     job = DecodingJob(
         folder=runs / "decode_teacher",

@@ -78,7 +78,7 @@ def measure_bands(
     samples = {}
     for number, bands in enumerate([(), *candidates]):
         name = str(_lists(bands)) if bands else WHOLE
-        method = MethodParams(name=name, steps=params.num_inference_steps, guidance_scale=1.0)
+        method = MethodParams(name=name, steps=params.num_inference_steps, guidance_scale=1.0, nfe=None)
         samples[name], _ = sampler.sample(student, method, folder / str(number), compensation, bands)
     scores = score(evaluator, samples.pop(WHOLE), samples)
     table = chosen.assign(method=[str(_lists(bands)) for bands in candidates]).merge(scores, on="method")
