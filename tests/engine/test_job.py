@@ -52,7 +52,7 @@ def differences(first, second) -> set[str]:
         ("stage_one", {"alpha": 0.5, "steps": 9}, {"params.guidance.alpha", "params.loop.steps"}),
         ("stage_one", {"shift": 2.0}, {"shift"}),
         ("stage_two", {"rank": 4}, {"params.lora.rank"}),
-        ("cotraining", {"cached_blocks": (1, 2)}, {"params.cached_blocks.1"}),
+        ("cotraining", {"candidates": (((1, 2),),)}, {"params.candidates.0.0.1"}),
         ("reader", {"channels": (8, 8, 8)}, {"params.channels.2"}),
         ("sampling", {"guidance_scale": 2.0}, {"guidance_scale"}),
     ],

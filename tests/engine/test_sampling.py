@@ -12,6 +12,7 @@ from onex_distill.engine.sampling import DecodingJob
 from onex_distill.errors import Interrupted
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.block_cache import BlockCache
+from onex_distill.models.cache_plan import Bands, reuse_after_first
 from onex_distill.models.compensation import Compensation
 from onex_distill.models.noise import noise_from_seeds
 from onex_distill.models.prompts import read_prompts
@@ -40,19 +41,22 @@ def sampled(jobs, tmp_path):
 def compensation(tmp_path) -> ModelFolder:
     """One that corrects strongly."""
     with seeded(3):
-        network = Compensation(width=16, cached_blocks=BAND)
-        nn.init.normal_(network.image.down.weight)
+        network = Compensation(16, [[BAND], [(2, 3)]], "residual_mlp")
+        for function in network.image.values():
+            nn.init.normal_(function.down.weight)
     save_model(network, tmp_path / "compensation")
     name = "onex_distill.models.compensation.Compensation"
     return ModelFolder(path=tmp_path / "compensation", class_name=name)
 
 
-def expected(inputs, guidance_scale: float = 1.0, compensation: ModelFolder | None = None) -> Tensor:
+def expected(
+    inputs, guidance_scale: float = 1.0, compensation: ModelFolder | None = None, bands: Bands = (BAND,)
+) -> Tensor:
     """Latents of the whole plan in one batch."""
     plan, transformer = inputs.plan.read(), inputs.teacher.transformer.load()
     cache = None
     if compensation is not None:
-        cache = BlockCache(transformer, BAND, compensation.load()).attach()
+        cache = BlockCache(transformer, reuse_after_first(bands, 2), compensation.load()).attach()
     return sample_latents(
         transformer,
         noise_from_seeds(plan["noise_seed"], (4, 8, 8)),
@@ -82,10 +86,15 @@ def test_guided_samples_are_those_of_the_guided_sampler(sampled, inputs):
     assert not torch.allclose(found, expected(inputs), atol=1e-3)
 
 
-def test_a_compensation_brings_the_block_cache_along(sampled, inputs, compensation):
-    found = sampled(compensation=compensation).column("latent")
-    close(found, expected(inputs, compensation=compensation))
+@pytest.mark.parametrize("band", [BAND, (2, 3)])
+def test_a_compensation_brings_the_block_cache_along(sampled, inputs, compensation, band):
+    found = sampled(compensation=compensation, bands=(band,)).column("latent")
+    close(found, expected(inputs, compensation=compensation, bands=(band,)))
     assert not torch.allclose(found, expected(inputs), atol=1e-3)
+
+
+def test_a_compensation_without_bands_runs_every_block(sampled, inputs, compensation):
+    close(sampled(compensation=compensation, bands=()).column("latent"), expected(inputs))
 
 
 def test_with_an_autoencoder_the_table_holds_images(sampled, inputs):
