@@ -72,6 +72,7 @@ three copies {full:.0f} MiB, shared backbone {shared:.0f} MiB, **{ratio:.1f} tim
 
 Computed for N parameters and A of one set of adapters. Three copies: 3 x 4 N of weights, 2 x 4 N of gradients and
 2 x 8 N of moments, 36 N bytes. Shared backbone: 2 N frozen in bf16, and twice 4 A + 4 A + 8 A for the adapters.
+Without autocast the backbone stays in float32, 4 N: 8.3 and 6.8 times less for SD3-Medium at ranks 16 and 64.
 
 {computed}
 """

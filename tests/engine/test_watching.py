@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -24,7 +25,9 @@ def test_diversity_is_the_mean_distance_within_prompts():
 @pytest.fixture
 def grid(prompt_tables, ranks, tmp_path) -> SampleGrid:
     params = WatchParams(every=2, prompts=2, images=2)
-    return SampleGrid(params, prompt_tables.prompts, [3, 1, 0], step_sigmas(2, 3.0), ranks, tmp_path / "run/grid")
+    return SampleGrid(
+        params, prompt_tables.prompts, np.array([3, 1, 0]), step_sigmas(2, 3.0), ranks, tmp_path / "run/grid"
+    )
 
 
 def test_the_grid_is_the_same_whenever_it_is_sampled(grid, transformer, tmp_path):

@@ -85,7 +85,7 @@ class StageOneTrainer:
         self.student_stepper = Stepper(self.networks.parameters(STUDENT), params.student, params.student_updates, ranks)
         self.fake_stepper = Stepper(self.networks.parameters(FAKE_SCORE), params.fake_score, params.loop.steps, ranks)
         sigmas = step_sigmas(max(params.step_counts), job.shift)
-        self.grid = SampleGrid(params.watch, self.embeddings, self.rows.tolist(), sigmas, ranks, job.folder / "grid")
+        self.grid = SampleGrid(params.watch, self.embeddings, self.rows, sigmas, ranks, job.folder / "grid")
 
     def states(self) -> dict[str, Stateful]:
         """Everything that a checkpoint has to hold."""

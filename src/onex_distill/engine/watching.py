@@ -6,6 +6,7 @@ Shapes: B batch; values and sigma (B,); latents (N, C, H, W).
 import logging
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from pydantic import Field, PositiveInt
@@ -62,11 +63,10 @@ class SampleGrid:
     """
 
     def __init__(
-        self, params: WatchParams, prompts: TensorTable, rows: list[int], sigmas: Tensor, ranks: Ranks, folder: Path
+        self, params: WatchParams, prompts: TensorTable, rows: np.ndarray, sigmas: Tensor, ranks: Ranks, folder: Path
     ) -> None:
         self.params, self.sigmas, self.ranks, self.folder = params, sigmas, ranks, folder
-        self.rows = [row for row in rows[: params.prompts] for _ in range(params.images)]
-        self.texts = prompts.index["text"].iloc[self.rows].tolist()
+        self.rows = [row for row in rows[: params.prompts].tolist() for _ in range(params.images)]
         self.prompts = read_prompts(prompts, self.rows, ranks.device)
 
     def sample(self, student: Network, shape: tuple[int, int, int], step: int) -> float:
@@ -90,10 +90,10 @@ class SampleGrid:
         return diversity
 
     def write(self, folder: Path) -> None:
-        """All grids as one table: ``latent``, and ``step``, ``prompt_row`` and ``text`` in its index."""
+        """All grids as one table: ``latent``, and ``step`` and ``prompt_row`` in its index."""
         files = sorted(self.folder.glob("step-*"))
         steps = [int(path.stem.removeprefix("step-")) for path in files]
-        once = pd.DataFrame({"prompt_row": self.rows, "text": self.texts})
+        once = pd.DataFrame({"prompt_row": self.rows})
         index = pd.concat([once.assign(step=step) for step in steps], ignore_index=True)
         latents = torch.cat([load_file(path)["latent"] for path in files])
         TensorTable.write(folder, index, {"latent": latents, "seconds": torch.zeros(len(latents))})
