@@ -75,6 +75,8 @@ def test_precompute_and_stage_one(run_pipeline, tmp_path, env, num_layers, qk_no
         "text": {"max_sequence_length": 16},
         "compute": {"processes": 1, "sharding": "none", "device": "cpu"},
     }
+    (raw / "backbone.safetensors").touch()  # only asked for before stage two
+    params["fractional_167"] = {"cotraining": {"backbone": {"weights": str(raw / "backbone.safetensors")}}}
     nodes = ["student.match_distribution", "fractional_167.check_band"]
     run_pipeline("distill", params, env=env, to_nodes=nodes)
     student = SD3Transformer2DModel.from_pretrained(newest(data, "06_models/student_stage_one"))
