@@ -44,7 +44,10 @@ def raw(tmp_path):
     [
         ("student.stage_one.guidance.alpha=1.5", "guidance.alpha Input should be less than or equal to 1 (got 1.5)"),
         ("student.stage_one.guidance.alpha=-0.1", "greater than or equal to 0 (got -0.1)"),
-        ("student.stage_one.num_inference_steps=0", "num_inference_steps.constrained-int Input should be greater than 0 (got 0)"),
+        (
+            "student.stage_one.num_inference_steps=0",
+            "num_inference_steps.constrained-int Input should be greater than 0 (got 0)",
+        ),
         ("student.stage_one.loop.steps=-3", "loop.steps Input should be greater than 0 (got -3)"),
         ("student.stage_one.guidance.alfa=0.5", "unknown parameter 'alfa'; did you mean 'alpha'?"),
         ("studnt.stage_one.seed=1", "unknown parameter 'studnt.stage_one.seed'; did you mean 'student.stage_one'?"),
