@@ -24,11 +24,14 @@ def main(path: Path) -> int:
         return 0
     try:
         execute(job, identity, Ranks(job.compute))
+    except Interrupted as error:  # all ranks stop together; one tells
+        if rank == 0:
+            record_error(job.folder, rank, error)
     except Exception as error:
         record_error(job.folder, rank, error)
         if not isinstance(error, tuple(USER_ERRORS.values())):
             logger.exception("Rank %d of %s failed.", rank, job.folder.name)
-        return int(not isinstance(error, Interrupted))
+        return 1
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
