@@ -218,9 +218,6 @@ def takes(model: type[Params], name: str, value: float) -> bool:
     return True
 
 
-@pytest.mark.xfail(
-    reason="Params takes infinity, and NaN where there is no bound; JSON turns both into null", strict=True
-)
 def test_numbers_that_are_not_finite_are_refused():
     values = float("inf"), float("nan")
     assert not [(model.__name__, name) for model, name in FLOATS if any(takes(model, name, bad) for bad in values)]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 class Params(BaseModel):
     """A group of parameters. Raises pydantic's ValidationError for a wrong type, range or name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

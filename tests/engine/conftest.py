@@ -297,6 +297,7 @@ def jobs(
             {
                 "transformer": inputs.teacher.transformer,
                 "compensation": None,
+                "bands": (),
                 "autoencoder": None,
                 **prompts,
                 "plan": inputs.plan,

@@ -63,7 +63,7 @@ class SamplingJob(Job):
 
     transformer: ModelFolder
     compensation: ModelFolder | None
-    bands: Bands = ()
+    bands: Bands
     autoencoder: ModelFolder | None
     embeddings: TableFolder
     empty: TableFolder

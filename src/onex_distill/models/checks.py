@@ -1,6 +1,7 @@
 """Checks of a Stable Diffusion 3 folder, made from its small JSON files before anything expensive."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +36,37 @@ def check_teacher_folder(folder: Path) -> None:
 def _check_widths(folder: Path, has_t5: bool) -> None:
     """Raise ValueError when the transformer is no Stable Diffusion 3 one, or the components' widths disagree."""
     transformer = _json(folder / "transformer/config.json")
+    fields = partial(_field, folder)
     if transformer.get("_class_name") != "SD3Transformer2DModel":
         raise ValueError(
             f"{folder / 'transformer'} holds a {transformer.get('_class_name')}, not an SD3Transformer2DModel; "
             "the teacher must be a Stable Diffusion 3 or 3.5 model"
         )
-    clip = [_json(folder / name / "config.json")["projection_dim"] for name in ("text_encoder", "text_encoder_2")]
+    clip = [fields(f"{name}/config.json", "projection_dim") for name in ("text_encoder", "text_encoder_2")]
     _agree(
         "the pooled text width",
         sum(clip),
         "transformer.pooled_projection_dim",
-        transformer["pooled_projection_dim"],
+        fields("transformer/config.json", "pooled_projection_dim"),
     )
-    channels = _json(folder / "vae/config.json")["latent_channels"]
-    _agree("vae.latent_channels", channels, "transformer.in_channels", transformer["in_channels"])
+    channels, in_channels = (
+        fields("vae/config.json", "latent_channels"),
+        fields("transformer/config.json", "in_channels"),
+    )
+    _agree("vae.latent_channels", channels, "transformer.in_channels", in_channels)
     if has_t5:
-        t5 = _json(folder / "text_encoder_3/config.json")["d_model"]
-        _agree("the T5 width", t5, "transformer.joint_attention_dim", transformer["joint_attention_dim"])
+        t5, width = (
+            fields("text_encoder_3/config.json", "d_model"),
+            fields("transformer/config.json", "joint_attention_dim"),
+        )
+        _agree("the T5 width", t5, "transformer.joint_attention_dim", width)
+
+
+def _field(folder: Path, name: str, field: str) -> int:
+    value = _json(folder / name).get(field)
+    if not isinstance(value, int):
+        raise ValueError(f"{folder / name} has no number {field}; copy the whole teacher folder")
+    return value
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -59,6 +74,8 @@ def _json(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is missing or damaged ({error}); copy the whole teacher folder") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is missing or damaged (no JSON object); copy the whole teacher folder")
     return content
 
 

@@ -109,6 +109,7 @@ def _sample(
         compute=compute,
         transformer=student,
         compensation=None,
+        bands=(),
         autoencoder=teacher.autoencoder,
         embeddings=embeddings.handle,
         empty=empty.handle,

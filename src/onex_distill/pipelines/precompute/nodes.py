@@ -80,6 +80,7 @@ def sample_teacher(
         compute=compute,
         transformer=teacher.transformer,
         compensation=None,
+        bands=(),
         autoencoder=None,
         embeddings=embeddings.handle,
         empty=empty.handle,

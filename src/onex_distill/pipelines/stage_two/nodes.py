@@ -49,6 +49,7 @@ def sample_references(
         compute=compute,
         transformer=generator,
         compensation=None,
+        bands=(),
         autoencoder=None,
         embeddings=embeddings.handle,
         empty=empty.handle,
