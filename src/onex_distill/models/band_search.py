@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 
 import pandas as pd
 
-from onex_distill.models.cache_plan import Bands
+from onex_distill.models.cache_plan import Bands, effective_nfe, reuse_after_first
 
 
 def blocks_to_skip(nfe: float, num_layers: int, num_inference_steps: int) -> int:
@@ -13,8 +13,10 @@ def blocks_to_skip(nfe: float, num_layers: int, num_inference_steps: int) -> int
 
     Raises ValueError for a budget that needs no band, or more than all blocks between the first and the last.
     """
-    each = (num_inference_steps - 1) / num_layers
-    costs = {skipped: round(num_inference_steps - skipped * each, 2) for skipped in range(1, num_layers - 1)}
+    plans = {
+        skipped: reuse_after_first(((1, 1 + skipped),), num_inference_steps) for skipped in range(1, num_layers - 1)
+    }
+    costs = {skipped: round(effective_nfe(plan, num_layers), 2) for skipped, plan in plans.items()}
     enough = [skipped for skipped, cost in costs.items() if cost <= nfe < num_inference_steps]
     if not enough:
         raise ValueError(
