@@ -109,6 +109,8 @@ def test_an_unforeseen_error_of_a_rank_comes_with_its_traceback(jobs, tmp_path):
         launch(job.model_copy(update={"plan": plan}))
 
 
+@pytest.mark.crash
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_signal_saves_and_a_second_run_goes_on(long, tmp_path, number, processes):
