@@ -19,6 +19,7 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.stage_one_params import ImportanceParams, StageOneParams
 from onex_distill.engine.stage_two import AdversarialParams, CotrainingParams
 from onex_distill.parameters import Params
+from onex_distill.pipelines.recovery.params import RecoveryParams
 
 
 def subclasses(base: type) -> set[type]:
@@ -85,12 +86,26 @@ def agreeing_cotraining(fields: dict[str, Any]) -> dict[str, Any]:
     return agreeing_adversarial(fields) | {"candidates": sets if any(sets) else (((1, 3),),)}
 
 
+def agreeing_recovery(fields: dict[str, Any]) -> dict[str, Any]:
+    alone, steps = fields["alone"], fields["alone"].num_inference_steps
+    one_set = {"candidates": alone.candidates[:1] if alone.candidates[0] else (((1, 3),),)}
+    warmup = {"compensation_warmup": alone.loop.steps}
+    same = {"num_inference_steps": steps}
+    return {
+        "seeds": (*fields["seeds"], 1, 2),
+        "alone": alone.model_copy(update=one_set | warmup),
+        "cotraining": fields["cotraining"].model_copy(update=one_set | same),
+        "uncached": fields["uncached"].model_copy(update=same),
+    }
+
+
 AGREEING = {
     ComputeParams: agreeing_compute,
     ImportanceParams: agreeing_importance,
     StageOneParams: agreeing_stage_one,
     AdversarialParams: agreeing_adversarial,
     CotrainingParams: agreeing_cotraining,
+    RecoveryParams: agreeing_recovery,
 }
 
 

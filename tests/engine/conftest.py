@@ -205,6 +205,7 @@ def cotraining_params(adversarial_params: AdversarialParams, optimizer: Optimize
         compensation_function=FunctionParams(kind="residual_mlp"),
         compensation=optimizer,
         compensation_warmup=1,
+        fitting_steps=0,
     )
 
 

@@ -3,11 +3,12 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from onex_distill.engine import stage_two
 from onex_distill.engine.launch import launch
-from onex_distill.engine.stage_two import AdversarialTrainer, Batch
+from onex_distill.engine.stage_two import AdversarialTrainer, Batch, CotrainingParams
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.cache_plan import Bands, reuse_after_first
 from onex_distill.models.sampling import sample_latents
@@ -67,6 +68,55 @@ def test_the_schedule_of_generator_updates(build, warmup, updates, expected):
         assert trainer.generator_updates_before(step) == sum(g < step for g in generator_steps)
 
 
+def test_fitting_comes_first(build):
+    trainer = build("cotraining", fitting_steps=4, discriminator_warmup=2)
+    generator_steps = [step for step in range(14) if trainer.is_generator_update(step)]
+    assert generator_steps == [7, 9, 11, 13]
+    for step in range(14):
+        assert trainer.generator_updates_before(step) == sum(g < step for g in generator_steps)
+
+
+def test_a_run_fits_then_trains(jobs, tmp_path):
+    changes = {"steps": 6, "fitting_steps": 2, "discriminator_warmup": 1}
+    history = pd.read_parquet(launch(jobs("cotraining", tmp_path, **changes)) / "losses.parquet")
+    assert history["step"][history["residual_loss"].notna()].tolist() == [0, 1]
+    assert history["step"][history["generator_loss"].notna()].tolist() == [4]
+    assert history["step"][history["discriminator_loss"].notna()].tolist() == [2, 3, 5]
+
+
+def test_fitting_changes_the_compensation_of_every_band_and_nothing_else(build, batch):
+    trainer = build("dial", fitting_steps=2)
+    student, compensation = snapshot(trainer.adapted), snapshot(trainer.cache.compensation)
+    heads = snapshot(trainer.discriminator)
+    trainer.fit_compensation(batch, 0, 1.0)
+    moved = changed(trainer.cache.compensation, compensation)
+    for start, stop in trainer.cache.compensation.bands:
+        assert {f"{stream}.{start}_{stop}.down.weight" for stream in ("text", "image")} <= moved
+    assert not changed(trainer.adapted, student)
+    assert not changed(trainer.discriminator, heads)
+
+
+def test_fitting_draws_new_noise_every_step(build, batch):
+    trainer = build("cotraining", fitting_steps=2)
+    first, again, other = (trainer._noise_like(batch.noise, step, "fitting noise") for step in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compensation_function": {"kind": "identity"}}, "compensation identity has nothing to fit"),
+        ({"num_inference_steps": 1}, "a single step reuses nothing to fit to"),
+    ],
+)
+def test_fitting_without_anything_to_fit_is_refused(cotraining_params, changes, message):
+    fields = cotraining_params.model_dump() | {"fitting_steps": 2} | changes
+    with pytest.raises(ValidationError, match=message):
+        CotrainingParams.model_validate(fields)
+    CotrainingParams.model_validate(fields | {"fitting_steps": 0})
+
+
 def test_a_run_keeps_to_the_schedule(jobs, tmp_path):
     result = launch(jobs("stage_two", tmp_path, steps=6, discriminator_warmup=1))
     history = pd.read_parquet(result / "losses.parquet")
@@ -74,11 +124,15 @@ def test_a_run_keeps_to_the_schedule(jobs, tmp_path):
     assert history["step"][history["discriminator_loss"].notna()].tolist() == [0, 1, 3, 5]
 
 
+def take_path(trainer: AdversarialTrainer, batch: Batch) -> Tensor:
+    return trainer.take_last_step(trainer.sample_before_last(batch), batch.prompts)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_the_last_step_alone_carries_gradient(build, batch, steps):
     trainer = build("stage_two", num_inference_steps=steps)
     modes = grad_modes(trainer.transformer)
-    x0 = trainer.sample_with_gradient(batch)
+    x0 = take_path(trainer, batch)
     assert modes == [False] * (steps - 1) + [True]
     assert x0.requires_grad
 
@@ -86,7 +140,7 @@ def test_the_last_step_alone_carries_gradient(build, batch, steps):
 def test_training_samples_as_inference_does(build, batch):
     trainer = build("stage_two")
     expected = sample_latents(trainer.transformer, batch.noise, step_sigmas(2, SHIFT), batch.prompts)
-    torch.testing.assert_close(trainer.sample_with_gradient(batch).detach(), expected)
+    torch.testing.assert_close(take_path(trainer, batch).detach(), expected)
 
 
 def test_training_samples_as_cached_inference_does(build, batch):
@@ -98,7 +152,7 @@ def test_training_samples_as_cached_inference_does(build, batch):
     )
     trainer.cache.reset()
     uncached = sample_latents(trainer.transformer, batch.noise, levels, batch.prompts)
-    x0 = trainer.sample_with_gradient(batch).detach()
+    x0 = take_path(trainer, batch).detach()
     torch.testing.assert_close(x0, expected)
     assert not torch.allclose(x0, uncached, atol=1e-3)
 
@@ -149,7 +203,7 @@ def test_the_compensation_warms_up_alone(build, batch):
 
 def test_the_bands_adapters_learn_nothing_from_the_cached_last_step(build, batch):
     trainer = build("cotraining", compensation_warmup=0)
-    trainer.sample_with_gradient(batch).square().sum().backward()
+    take_path(trainer, batch).square().sum().backward()
     for index, block in enumerate(trainer.transformer.transformer_blocks):
         grads = [p.grad is not None for p in block.parameters() if p.requires_grad]
         assert any(grads) != (BAND[0] <= index < BAND[1])
@@ -173,10 +227,11 @@ def test_the_output_loss_compares_with_the_uncached_start(build, batch):
 
 def test_the_output_losss_target_ignores_what_the_adapters_learned(build, batch):
     trainer = build("cotraining", with_cache=False)
-    start = trainer.target(batch).x0
+    x_t = trainer.sample_before_last(batch)
+    start = trainer.target(x_t, batch.prompts).x0
     trainer.update_generator(batch, 4, 1.0)
-    assert torch.equal(trainer.target(batch).x0, start)
-    assert not torch.allclose(trainer.sample_with_gradient(batch), start, atol=1e-4)
+    assert torch.equal(trainer.target(x_t, batch.prompts).x0, start)
+    assert not torch.allclose(trainer.take_last_step(x_t, batch.prompts), start, atol=1e-4)
 
 
 def test_the_output_loss_trains_the_compensation(build, batch):
@@ -277,7 +332,7 @@ def test_the_feature_loss_compares_the_last_steps_tokens(build, batch):
     kept: list[Tensor] = []
     trainer.transformer.norm_out.register_forward_pre_hook(lambda module, args: kept.append(args[0].detach()))
     weight, loss = trainer.generator_terms(batch)["feature_loss"]
-    uncached, cached = kept[1], kept[3]  # both paths take two steps
+    uncached, cached = kept[1], kept[2]  # both take the same latents through the last step
     assert weight == 0.3
     torch.testing.assert_close(loss.detach(), (cached - uncached).square().mean())
     before = snapshot(trainer.cache.compensation)

@@ -30,6 +30,7 @@ from onex_distill.engine.adversary import (
     values,
 )
 from onex_distill.engine.checkpoint import Stateful
+from onex_distill.engine.fitting import entering_streams, residual_loss
 from onex_distill.engine.job import Job
 from onex_distill.engine.loop import LoopParams, train
 from onex_distill.engine.optimisation import OptimizerParams, Stepper
@@ -45,6 +46,7 @@ from onex_distill.models.cache_plan import Bands, CachePlan, as_bands, reuse_aft
 from onex_distill.models.compensation import Compensation, CompensationParams
 from onex_distill.models.lora import AdapterState, LoraParams, add_lora, merge_lora
 from onex_distill.models.noise import latent_shape
+from onex_distill.models.prompts import PromptBatch
 from onex_distill.models.sampling import decode_latents, sample_latents
 from onex_distill.models.tiny import seeded
 from onex_distill.models.velocity import predict_velocity
@@ -58,7 +60,7 @@ class AdversarialParams(AdversaryParams):
     """One adversarial run. Its steps count discriminator and generator updates together.
 
     ``references`` are the images decoded beforehand, or new ones made at every update. ``output_weight`` and
-    ``feature_weight`` hold the generator to what its starting weights make without cache.
+    ``feature_weight`` hold the last step to what the starting weights make of the same latents without a cache.
     """
 
     seed: int
@@ -86,13 +88,23 @@ class CotrainingParams(AdversarialParams):
     """An adversarial run of the cached path; ``compensation_warmup`` counts generator updates.
 
     ``candidates`` are sets of bands, one of them drawn at random for every update; with one the student is specialised
-    to it. An empty set runs every block.
+    to it. An empty set runs every block. The first ``fitting_steps`` steps fit the compensation of all bands to the
+    residuals that the student really adds, before the discriminator's first update; the paper has none of them.
     """
 
     candidates: tuple[Bands, ...]
     compensation_function: CompensationParams
     compensation: OptimizerParams
     compensation_warmup: NonNegativeInt
+    fitting_steps: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _something_to_fit(self) -> Self:
+        if self.fitting_steps and self.compensation_function.kind == "identity":
+            raise ValueError(f"fitting_steps {self.fitting_steps}: compensation identity has nothing to fit; set 0")
+        if self.fitting_steps and self.num_inference_steps < 2:
+            raise ValueError(f"fitting_steps {self.fitting_steps}: a single step reuses nothing to fit to; set 0")
+        return self
 
     @field_validator("candidates")
     @classmethod
@@ -147,6 +159,7 @@ class AdversarialTrainer:
     def __init__(self, job: AdversarialJob, ranks: Ranks) -> None:
         params = self.params = job.params
         self.job, self.ranks = job, ranks
+        self.fitting_steps = params.fitting_steps if isinstance(params, CotrainingParams) else 0
         self.levels = step_sigmas(params.num_inference_steps, job.shift)
         self.transformer = load_transformer(job.student)
         self.cache: BlockCache | None = None
@@ -174,7 +187,7 @@ class AdversarialTrainer:
     def _make_steppers(self) -> None:
         params = self.params
         generator_updates = self.generator_updates_before(params.loop.steps)
-        discriminator_updates = params.loop.steps - generator_updates
+        discriminator_updates = max(params.loop.steps - self.fitting_steps, 0) - generator_updates
         self.student_stepper = Stepper(self.adapted.parameters(), params.student, generator_updates, self.ranks)
         self.discriminator_stepper = Stepper(
             self.discriminator.parameters(), params.discriminator, discriminator_updates, self.ranks
@@ -182,7 +195,8 @@ class AdversarialTrainer:
         self.compensation_stepper: Stepper | None = None
         trainable = [] if self.cache is None else list(self.cache.compensation.parameters())
         if trainable and isinstance(params, CotrainingParams):
-            self.compensation_stepper = Stepper(trainable, params.compensation, generator_updates, self.ranks)
+            updates = min(self.fitting_steps, params.loop.steps) + generator_updates
+            self.compensation_stepper = Stepper(trainable, params.compensation, updates, self.ranks)
 
     def states(self) -> dict[str, Stateful]:
         """Everything that a checkpoint has to hold."""
@@ -208,19 +222,21 @@ class AdversarialTrainer:
     def is_generator_update(self, step: int) -> bool:
         """The discriminator alone during its warm-up, then one generator update after every few of its own.
 
-        Without adversarial weight nobody asks the discriminator, and every update is the generator's.
+        Without adversarial weight nobody asks the discriminator, and every update after fitting is the generator's.
         """
+        after = step - self.fitting_steps
         if not self.params.adversarial_weight:
-            return True
+            return after >= 0
         cycle = self.params.discriminator_updates + 1
-        after = step - self.params.discriminator_warmup
+        after -= self.params.discriminator_warmup
         return after >= 0 and after % cycle == cycle - 1
 
     def generator_updates_before(self, step: int) -> int:
         """How many generator updates precede ``step``."""
+        after = max(step - self.fitting_steps, 0)
         if not self.params.adversarial_weight:
-            return step
-        return max(step - self.params.discriminator_warmup, 0) // (self.params.discriminator_updates + 1)
+            return after
+        return max(after - self.params.discriminator_warmup, 0) // (self.params.discriminator_updates + 1)
 
     def update(self, step: int) -> dict[str, float]:
         """One update of the discriminator or of the generator; this rank's part of every value."""
@@ -228,6 +244,8 @@ class AdversarialTrainer:
         if self.cache is not None:
             self.cache.use(self.plan(step))
         update = self.update_generator if self.is_generator_update(step) else self.update_discriminator
+        if step < self.fitting_steps:
+            update = self.fit_compensation
         return self.ranks.part(self.params.batch_size, *update(batch, step, weight))
 
     def describe(self, step: int) -> str:
@@ -239,23 +257,44 @@ class AdversarialTrainer:
         """This rank's rows of one step."""
         return self.references.batch(step, self.params.batch_size)
 
-    def sample_with_gradient(self, batch: Batch) -> Tensor:
-        """x0 on the inference path, with a gradient through the last step only."""
-        last = len(self.levels) - 2
+    def sample_before_last(self, batch: Batch) -> Tensor:
+        """The latents (B, C, H, W) that the last step starts from, on the inference path, without gradient."""
         with self.ranks.autocast():
-            x_t = sample_latents(
+            return sample_latents(
                 self.transformer, batch.noise, self.levels[:-1], batch.prompts, before_step=self._begin_step
             )
-            self._begin_step(last)
-            velocity = predict_velocity(self.transformer, x_t, float(self.levels[last]), batch.prompts)
-        return euler_step(x_t, velocity, float(self.levels[last]), 0.0)
+
+    def take_last_step(self, x_t: Tensor, prompts: PromptBatch) -> Tensor:
+        """x0 as inference would make it of ``x_t``, with a gradient."""
+        self._begin_step(len(self.levels) - 2)
+        return self._last_step(x_t, prompts)
+
+    def _last_step(self, x_t: Tensor, prompts: PromptBatch) -> Tensor:
+        sigma = float(self.levels[-2])
+        with self.ranks.autocast():
+            velocity = predict_velocity(self.transformer, x_t, sigma, prompts)
+        return euler_step(x_t, velocity, sigma, 0.0)
+
+    def fit_compensation(self, batch: Batch, step: int, weight: float) -> Values:
+        """One step of the compensation of all bands towards the residuals of plain sampling, from new noise."""
+        if self.cache is None or self.compensation_stepper is None:
+            raise RuntimeError("there is no compensation to fit")
+        self.cache.reset()
+        noise = self._noise_like(batch.noise, step, "fitting noise")
+        with torch.no_grad(), self.ranks.autocast(), entering_streams(self.transformer) as streams:
+            sample_latents(self.transformer, noise, self.levels, batch.prompts)
+        with self.ranks.autocast():
+            loss = residual_loss(self.cache.compensation, streams, self.levels)
+        norm = self.compensation_stepper.step(loss * weight)
+        return {"residual_loss": float(loss.detach())}, {"compensation_grad_norm": norm}
 
     def update_discriminator(self, batch: Batch, step: int, weight: float) -> Values:
         """One step of the heads: reference images against the student's. Returns mean losses and gradient norms."""
         with torch.no_grad():
-            fake = decode_latents(self.autoencoder, self.sample_with_gradient(batch))
+            x0 = self.take_last_step(self.sample_before_last(batch), batch.prompts)
+            fake = decode_latents(self.autoencoder, x0)
         real = self.references.images(batch)
-        noise = partial(self._noise_like, real, step)
+        noise = partial(self._noise_like, real, step, "penalty noise")
         terms = discriminator_terms(self.discriminator, real, fake, self.params, noise)
         norm = self.discriminator_stepper.step(total(terms) * weight)
         return values(terms), {"discriminator_grad_norm": norm}
@@ -277,10 +316,11 @@ class AdversarialTrainer:
     def generator_terms(self, batch: Batch) -> Terms:
         """What the generator loses on a batch; terms without weight are not computed."""
         params = self.params
-        target = self.target(batch) if params.output_weight or params.feature_weight else None
+        x_t = self.sample_before_last(batch)
+        target = self.target(x_t, batch.prompts) if params.output_weight or params.feature_weight else None
         nothing: AbstractContextManager[list[Tensor]] = nullcontext([])
         with last_features(self.transformer) if params.feature_weight else nothing as features:
-            x0 = self.sample_with_gradient(batch)
+            x0 = self.take_last_step(x_t, batch.prompts)
         terms = Terms()
         if params.adversarial_weight or params.perceptual_weight:
             images = decode_latents(self.autoencoder, x0)
@@ -292,12 +332,11 @@ class AdversarialTrainer:
         return terms
 
     @torch.no_grad()
-    def target(self, batch: Batch) -> Endpoint:
-        """Where the starting weights, without adapters and cache, take the same noise."""
-        if self.cache is not None:
-            self.cache.reset()
-        with self.adapted.disable_adapter(), self.ranks.autocast(), last_features(self.transformer) as features:
-            x0 = sample_latents(self.transformer, batch.noise, self.levels, batch.prompts)
+    def target(self, x_t: Tensor, prompts: PromptBatch) -> Endpoint:
+        """Where the starting weights, without adapters and cache, take the same latents in the last step."""
+        uncached = nullcontext() if self.cache is None else self.cache.during(None)
+        with uncached, self.adapted.disable_adapter(), last_features(self.transformer) as features:
+            x0 = self._last_step(x_t, prompts)
         return Endpoint(x0, features[-1])
 
     def save(self, folder: Path) -> None:
@@ -315,11 +354,11 @@ class AdversarialTrainer:
         if self.cache is not None:
             self.cache.begin_step(step)
 
-    def _noise_like(self, images: Tensor, step: int) -> Tensor:
+    def _noise_like(self, tensor: Tensor, step: int, purpose: str) -> Tensor:
         """This rank's rows of noise that is drawn for the whole batch."""
-        count, draws = self.params.batch_size, generator(self.params.seed, step, "penalty noise")
-        noise = torch.randn((count, *images.shape[1:]), generator=draws)
-        return noise[self.ranks.share(count)].to(images.device)
+        count, draws = self.params.batch_size, generator(self.params.seed, step, purpose)
+        noise = torch.randn((count, *tensor.shape[1:]), generator=draws)
+        return noise[self.ranks.share(count)].to(tensor.device)
 
     def _student_trains(self, step: int) -> bool:
         if not isinstance(self.params, CotrainingParams):

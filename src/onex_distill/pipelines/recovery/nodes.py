@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import plotly.express as px
@@ -12,6 +12,7 @@ import torch
 from plotly.graph_objects import Figure
 
 from onex_distill.engine.compute import ComputeParams
+from onex_distill.engine.stage_two import CotrainingParams
 from onex_distill.metrics.features import extract_features, frechet_distance
 from onex_distill.metrics.scores import score_images
 from onex_distill.models.cache_plan import Bands
@@ -60,7 +61,7 @@ def train_recovery(
     Every training and every sampling is a job of its own, so that an interrupted run goes on where it was.
     """
     folder = runs / NODE
-    inputs = {
+    inputs: dict[str, Any] = {
         "student": student,
         "teacher": teacher,
         "recogniser": recogniser,
@@ -163,10 +164,17 @@ def _contenders(
     refined, _ = refine(params=params.uncached.model_copy(update=seeded), name=f"refined {seed}")
     yield Contender("cotraining", UNCACHED, refined, None)
     yield Contender("cotraining", PLAIN, refined, plain)
-    identity = {"compensation_function": FunctionParams(kind="identity")}
-    for method, changes in (("uncompensated", seeded | identity), ("compensated", seeded)):
-        trained, function, _ = cotrain(params=params.cotraining.model_copy(update=changes), name=f"{method} {seed}")
+    compensated = params.cotraining.model_copy(update=seeded)
+    for method, training in (("uncompensated", _without_compensation(compensated)), ("compensated", compensated)):
+        trained, function, _ = cotrain(params=training, name=f"{method} {seed}")
         yield Contender("cotraining", method, trained, function)
+
+
+def _without_compensation(params: CotrainingParams) -> CotrainingParams:
+    """The same co-training of the student on plain caching; there is nothing to fit or to warm up."""
+    loop = params.loop.model_copy(update={"steps": params.loop.steps - params.fitting_steps})
+    identity = FunctionParams(kind="identity")
+    return params.model_copy(update={"compensation_function": identity, "fitting_steps": 0, "loop": loop})
 
 
 def _plain_caching(student: ModelFolder, bands: Bands, folder: Path) -> ModelFolder:
