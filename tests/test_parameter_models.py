@@ -19,6 +19,7 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.stage_one_params import ImportanceParams, StageOneParams
 from onex_distill.engine.stage_two import AdversarialParams, CotrainingParams
 from onex_distill.parameters import Params
+from onex_distill.pipelines.ablation.params import AblationParams
 
 
 def subclasses(base: type) -> set[type]:
@@ -85,7 +86,12 @@ def agreeing_cotraining(fields: dict[str, Any]) -> dict[str, Any]:
     return agreeing_adversarial(fields) | {"candidates": sets if any(sets) else (((1, 3),),)}
 
 
+def agreeing_ablation(fields: dict[str, Any]) -> dict[str, Any]:
+    return fields | {"training": fields["training"].model_copy(update={"select": "last"})}
+
+
 AGREEING = {
+    AblationParams: agreeing_ablation,
     ComputeParams: agreeing_compute,
     ImportanceParams: agreeing_importance,
     StageOneParams: agreeing_stage_one,
