@@ -5,10 +5,12 @@ import pytest
 from safetensors.torch import load_file
 
 from onex_distill.engine.launch import launch
+from onex_distill.engine.watching import WatchParams
 
 SHARED = {"parametrization": "shared_backbone", "gradient_checkpointing": True}
 PUBLISHED = {"ema_decay": 0.0, "gradient_checkpointing": True}
 CHOICES = {"num_inference_steps": (1, 2, 4), "fake_updates": 2, "matched": "x0", "sigma_range": "full"}
+OFTEN = {"watch": WatchParams(every=1, prompts=2, images=2), "checkpoint_every": 4}  # no checkpoint in between
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
@@ -19,7 +21,7 @@ def test_a_backbone_in_half_precision_trains_over_two_processes(jobs, tmp_path, 
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
-@pytest.mark.parametrize("changes", [SHARED, CHOICES, PUBLISHED], ids=["shared", "choices", "published"])
+@pytest.mark.parametrize("changes", [SHARED, CHOICES | OFTEN, PUBLISHED], ids=["shared", "choices", "published"])
 def test_two_processes_do_what_one_does(jobs, tmp_path, optimizer, sharding, changes):
     slower = optimizer.model_copy(update={"lr": 2e-4, "eps": 1e-6})
     settings = {**changes, "student": slower, "fake_score": slower}
