@@ -28,6 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.roles import FAKE_SCORE, STUDENT
+from onex_distill.engine.run import Run
 from onex_distill.engine.stage_one import Matched, StageOneJob, StageOneTrainer, fake_score_loss
 from onex_distill.engine.stage_one_params import StageOneParams
 from onex_distill.flow.conversions import euler_step, renoise, velocity_to_x0
@@ -36,6 +37,7 @@ from onex_distill.flow.sigma_sampling import Window
 from onex_distill.losses.distribution_matching import distribution_matching_loss
 from onex_distill.models.lora import LoraParams, add_lora
 from onex_distill.models.prompts import read_prompts
+from onex_distill.models.teacher import TeacherFolder
 from onex_distill.models.tiny import ArchitectureParams, build_transformer, seeded
 from onex_distill.models.velocity import predict_velocity
 from onex_distill.storage.model_folder import ModelFolder, save_model
@@ -204,12 +206,14 @@ def make_trainer(folder: Path, teacher: ModelFolder, params: StageOneParams, com
         folder=folder,
         compute=compute,
         teacher=teacher,
+        autoencoder=TeacherFolder(path=PROJECT / "data/01_raw/teacher").autoencoder,
         shift=3.0,
         embeddings=tables["prompts"],
         empty=tables["empty"],
+        validation=None,
         params=params,
     )
-    return StageOneTrainer(job, Ranks(compute))
+    return StageOneTrainer(job, Run(folder, {}, Ranks(compute)))
 
 
 def random_teacher(folder: Path, width: int, layers: int) -> ModelFolder:

@@ -19,6 +19,7 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.stage_one_params import ImportanceParams, StageOneParams
 from onex_distill.engine.stage_two import AdversarialParams, CotrainingParams
 from onex_distill.parameters import Params
+from onex_distill.pipelines.ablation.params import AblationParams
 from onex_distill.pipelines.recovery.params import RecoveryParams
 
 
@@ -83,7 +84,9 @@ def agreeing_adversarial(fields: dict[str, Any]) -> dict[str, Any]:
 
 def agreeing_cotraining(fields: dict[str, Any]) -> dict[str, Any]:
     sets = tuple(tuple((4 * i + 1, 4 * i + 3) for i in range(len(bands))) for bands in fields["candidates"])
-    return agreeing_adversarial(fields) | {"candidates": sets if any(sets) else (((1, 3),),)}
+    fields = agreeing_adversarial(fields) | {"candidates": sets if any(sets) else (((1, 3),),)}
+    reusing = fields["num_inference_steps"] > 1 and fields["compensation_function"].kind != "identity"
+    return fields if reusing else fields | {"fitting_steps": 0}
 
 
 def agreeing_recovery(fields: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +102,12 @@ def agreeing_recovery(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def agreeing_ablation(fields: dict[str, Any]) -> dict[str, Any]:
+    return fields | {"training": fields["training"].model_copy(update={"select": "last"})}
+
+
 AGREEING = {
+    AblationParams: agreeing_ablation,
     ComputeParams: agreeing_compute,
     ImportanceParams: agreeing_importance,
     StageOneParams: agreeing_stage_one,

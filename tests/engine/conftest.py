@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from onex_distill.engine import pretraining
@@ -20,7 +21,7 @@ from onex_distill.engine.job import Job
 from onex_distill.engine.loop import LoopParams
 from onex_distill.engine.optimisation import OptimizerParams
 from onex_distill.engine.ranks import Ranks
-from onex_distill.engine.run import Run
+from onex_distill.engine.run import EVENTS, Run
 from onex_distill.engine.sampling import EmbeddingJob, SamplingJob
 from onex_distill.engine.stage_one import StageOneJob
 from onex_distill.engine.stage_one_params import GuidanceParams, ImportanceParams, StageOneParams
@@ -56,6 +57,7 @@ class Inputs(NamedTuple):
     empty: TableFolder
     references: TableFolder
     latents: TableFolder
+    validation: TableFolder
     captions: FrameFile
     plan: FrameFile
 
@@ -125,6 +127,8 @@ def stored_inputs(stored_teacher: Path, prompt_tables: Any, tmp_path_factory: py
     texts = prompt_tables.prompts.index["text"].iloc[[0, 1, 2, 3, 0, 1, 2, 3, 0, 1]]
     latents = pd.DataFrame({"text": texts.to_numpy()})
     TensorTable.write(folder / "latents", latents, {"latent": torch.randn(10, 4, 8, 8, generator=draws)})
+    plan = pd.DataFrame({"prompt_row": [0, 1, 2, 3] * 4, "noise_seed": range(60, 76)})
+    TensorTable.write(folder / "validation", plan, {"latent": torch.randn(16, 4, 8, 8, generator=draws)})
     store_frame(all_captions().iloc[:20].assign(split="train"), folder / "captions.parquet")
     store_frame(references, folder / "plan.parquet")
     return folder
@@ -142,6 +146,7 @@ def inputs(stored_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Inp
         empty=TableFolder(path=folder / "empty"),
         references=TableFolder(path=folder / "references"),
         latents=TableFolder(path=folder / "latents"),
+        validation=TableFolder(path=folder / "validation"),
         captions=FrameFile(path=folder / "captions.parquet"),
         plan=FrameFile(path=folder / "plan.parquet"),
     )
@@ -163,6 +168,7 @@ def stage_one_params(optimizer: OptimizerParams, loop: LoopParams) -> StageOnePa
         lora=LoraParams(rank=2, alpha=2),
         gradient_checkpointing=False,
         watch=WatchParams(every=2, prompts=2, images=2),
+        select="last",
         student=optimizer,
         fake_score=optimizer,
         ema_decay=0.5,
@@ -241,6 +247,11 @@ def jobs(
     base = {"seed": 3, "batch_size": 4, "loop": loop, "optimizer": optimizer}
     flow = {"caption_dropout": 0.5, "sigma_mean": 0.0, "sigma_std": 1.0, "sigma_shift": 2.0, "ema_decay": 0.5}
     prompts = {"embeddings": inputs.embeddings, "empty": inputs.empty, "shift": 3.0}
+    stage_one = {
+        "teacher": inputs.teacher.transformer,
+        "autoencoder": inputs.teacher.autoencoder,
+        "validation": inputs.validation,
+    }
     adversarial = {
         "student": inputs.teacher.transformer,
         "autoencoder": inputs.teacher.autoencoder,
@@ -252,7 +263,7 @@ def jobs(
         "references": inputs.references,
     }
     kinds: dict[str, tuple[type[Job], dict[str, Any]]] = {
-        "stage_one": (StageOneJob, {"teacher": inputs.teacher.transformer, **prompts, "params": stage_one_params}),
+        "stage_one": (StageOneJob, {**stage_one, **prompts, "params": stage_one_params}),
         "stage_two": (AdversarialJob, {**adversarial, "params": adversarial_params}),
         "cotraining": (CotrainingJob, {**adversarial, "params": cotraining_params}),
         "dial": (CotrainingJob, {**adversarial, "params": dial_params}),
@@ -350,6 +361,16 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Interrupt:
         monkeypatch.setattr(module, "train", train)
 
     return interrupted
+
+
+@pytest.fixture
+def recorded() -> Callable[[Path], EventAccumulator]:
+    """What TensorBoard shows of a run folder."""
+
+    def read(folder: Path) -> EventAccumulator:
+        return EventAccumulator(str(folder / EVENTS), size_guidance={"scalars": 0, "images": 0}).Reload()
+
+    return read
 
 
 @pytest.fixture

@@ -71,14 +71,14 @@ def prepared(jobs, name: str, folder: Path) -> Path:
 
 
 def contents(result: Path) -> dict[str, bytes]:
-    """Every file of a training's result; of a table, every column but the measured seconds."""
-    tables = [path.parent for path in result.rglob("table.json")]
-    if tables:
-        (table,) = map(TensorTable, tables)
+    """Every file that a job made; of its tables, every column but the measured seconds."""
+    tables = {path.parent for path in result.rglob("table.json")}
+    paths = sorted(path for path in result.rglob("*") if path.is_file() and path.parent not in tables)
+    found = {str(path.relative_to(result)): path.read_bytes() for path in paths}
+    for table in map(TensorTable, sorted(tables)):
         columns = {name: table.column(name) for name in table.names if name != "seconds"}
-        return {name: column.view(torch.uint8).numpy().tobytes() for name, column in columns.items()}
-    paths = sorted(path for path in result.rglob("*") if path.is_file())
-    return {str(path.relative_to(result)): path.read_bytes() for path in paths}
+        found |= {f"{table.folder.name}/{name}": c.view(torch.uint8).numpy().tobytes() for name, c in columns.items()}
+    return found
 
 
 def kill_when(pid: int, due: Callable[[], bool], limit: float) -> None:

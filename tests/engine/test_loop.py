@@ -1,4 +1,8 @@
 import math
+import os
+import shutil
+import signal
+import time
 
 import pandas as pd
 import pytest
@@ -63,7 +67,7 @@ def test_a_finished_run_does_not_train_again(run, regression, loop, assert_same_
 def test_the_last_step_is_saved_whatever_the_interval(run, regression, loop):
     training = regression()
     train(training.update, training.states, loop.model_copy(update={"checkpoint_every": 3}), run, str)
-    assert sorted(path.name for path in run.folder.iterdir()) == ["step-00000003", "step-00000004"]
+    assert sorted(path.name for path in run.folder.glob("step-*")) == ["step-00000003", "step-00000004"]
 
 
 def test_another_runs_folder_is_refused_before_training(run, ranks, regression, loop):
@@ -118,3 +122,69 @@ def test_values_may_differ_from_step_to_step(run, loop):
     history = train(lambda step: {"even": 1.0} if step % 2 == 0 else {"odd": 2.0}, {}, loop, run, str)
     expected = pd.DataFrame({"step": range(4), "even": [1.0, None] * 2, "odd": [None, 2.0] * 2})
     pd.testing.assert_frame_equal(history, expected)
+
+
+def shown(events) -> dict[str, list[tuple[int, float]]]:
+    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def columns(history: pd.DataFrame) -> dict[str, list[tuple[int, float]]]:
+    """Every value with its step, in the float32 of event files."""
+    values = history.set_index("step").astype("float32")
+    return {str(name): list(values[name].dropna().items()) for name in values}
+
+
+def test_the_events_are_the_history(run, regression, loop, recorded):
+    training = regression()
+    history = train(training.update, training.states, loop, run, str)
+    assert shown(recorded(run.folder)) == columns(history)
+
+
+def test_a_killed_and_resumed_run_shows_each_step_once(run, ranks, regression, loop, recorded):
+    """The first process is killed in step 3, with a checkpoint of two steps, so that step 2 is done again."""
+
+    def kill(step: int) -> dict[str, float]:
+        return first.update(step) if step < 3 else os.kill(os.getpid(), signal.SIGKILL)
+
+    first, second = regression(), regression()
+    child = os.fork()
+    if child == 0:
+        train(kill, first.states, loop, run, str)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    time.sleep(1)  # event files are named, and read in order, by the second
+    history = train(second.update, second.states, loop, Run(run.folder, run.identity, ranks), str)
+    assert second.calls == [2, 3]
+    assert shown(recorded(run.folder)) == columns(history)
+
+
+def test_an_interrupted_run_shows_each_step_once(run, regression, loop, interrupt, recorded):
+    first, second = regression(), regression()
+    with interrupt(loop_module, 3):
+        loop_module.train(first.update, first.states, loop, run, str)
+    assert [step for step, _ in shown(recorded(run.folder))["loss"]] == [0, 1, 2]
+    history = train(second.update, second.states, loop, run, str)
+    assert shown(recorded(run.folder)) == columns(history)
+
+
+def test_a_run_that_starts_afresh_hides_what_was_there(run, regression, loop, recorded):
+    first, second = regression(), regression()
+    train(first.update, first.states, loop, run, str)
+    for checkpoint in run.folder.glob("step-*"):
+        shutil.rmtree(checkpoint)
+    history = train(second.update, second.states, loop.model_copy(update={"steps": 2}), run, str)
+    assert shown(recorded(run.folder)) == columns(history)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_events_take_values_that_are_not_finite(run, loop, recorded, bad):
+    train(lambda step: {"loss": bad if step == 1 else 1.0}, {}, loop, run, str)
+    values = [value for _, value in shown(recorded(run.folder))["loss"]]
+    assert values == pytest.approx([1.0, bad, 1.0, 1.0], nan_ok=True)
+
+
+def test_rank_0_alone_writes_events(run, ranks, monkeypatch):
+    monkeypatch.setattr(ranks, "index", 1)
+    with run.recording(0):
+        run.record(0, {"loss": 1.0})
+        run.flush_events()
+    assert not run.folder.exists()

@@ -29,6 +29,7 @@ import json, sys, tracemalloc, threading, time, psutil
 from pathlib import Path
 from onex_distill.engine.job import read_job
 from onex_distill.engine.ranks import Ranks
+from onex_distill.engine.run import Run
 from onex_distill.engine.stage_one import StageOneTrainer
 job = read_job(Path(sys.argv[1]))[0]
 process, peak, done = psutil.Process(), [0], threading.Event()
@@ -39,7 +40,7 @@ def watch():
         time.sleep(0.002)
 thread = threading.Thread(target=watch)
 thread.start()
-trainer = StageOneTrainer(job, Ranks(job.compute))
+trainer = StageOneTrainer(job, Run(job.folder, {}, Ranks(job.compute)))
 for step in range(2):
     trainer.update(step)
 done.set()

@@ -8,6 +8,7 @@ from onex_distill.engine import stage_one
 from onex_distill.engine.launch import launch
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.roles import FAKE_SCORE, STUDENT, Roles
+from onex_distill.engine.run import Run
 from onex_distill.engine.stage_one import Matched, StageOneTrainer, fake_score_loss, roll_out, student_loss
 from onex_distill.engine.stage_one_params import GuidanceParams
 from onex_distill.flow.conversions import renoise
@@ -40,7 +41,12 @@ def window() -> Window:
 @pytest.fixture
 def trainer(jobs, ranks, tmp_path):
     """``trainer(**changes)`` is the trainer of a tiny job."""
-    return lambda **changes: StageOneTrainer(jobs("stage_one", tmp_path / "run", **changes), ranks)
+
+    def make(**changes) -> StageOneTrainer:
+        job = jobs("stage_one", tmp_path / "run", **changes)
+        return StageOneTrainer(job, Run(job.folder, {}, ranks))
+
+    return make
 
 
 def watch_batches(network: nn.Module) -> list[int]:
@@ -327,7 +333,7 @@ def test_another_teachers_run_is_refused(jobs, architecture, tmp_path):
 
 def test_under_autocast_the_shared_backbone_is_stored_in_half_precision(jobs, tmp_path):
     job = jobs("stage_one", tmp_path, parametrization="shared_backbone", mixed_precision="bf16")
-    run = StageOneTrainer(job, Ranks(job.compute))
+    run = StageOneTrainer(job, Run(job.folder, {}, Ranks(job.compute)))
     run.update(0)
     for name, parameter in run.networks.model.named_parameters():
         assert parameter.dtype == (torch.float32 if "lora_" in name else torch.bfloat16), name

@@ -5,27 +5,33 @@ import pytest
 from safetensors.torch import load_file
 
 from onex_distill.engine.launch import launch
+from onex_distill.engine.watching import WatchParams
 
 SHARED = {"parametrization": "shared_backbone", "gradient_checkpointing": True}
+PUBLISHED = {"ema_decay": 0.0, "gradient_checkpointing": True}
 CHOICES = {"num_inference_steps": (1, 2, 4), "fake_updates": 2, "matched": "x0", "sigma_range": "full"}
+OFTEN = {"watch": WatchParams(every=1, prompts=2, images=2), "checkpoint_every": 4}  # no checkpoint in between
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
 def test_a_backbone_in_half_precision_trains_over_two_processes(jobs, tmp_path, sharding):
     together = jobs("stage_one", tmp_path / "two", processes=2, sharding=sharding, mixed_precision="bf16", **SHARED)
     losses = pd.read_parquet(launch(together) / "losses.parquet")
-    assert losses.drop(columns="grid_diversity").notna().all().all()
+    assert losses.drop(columns=["grid_diversity", "validation_distance"]).notna().all().all()
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
-@pytest.mark.parametrize("changes", [SHARED, CHOICES], ids=["shared", "choices"])
+@pytest.mark.parametrize("changes", [SHARED, CHOICES | OFTEN, PUBLISHED], ids=["shared", "choices", "published"])
 def test_two_processes_do_what_one_does(jobs, tmp_path, optimizer, sharding, changes):
     slower = optimizer.model_copy(update={"lr": 2e-4, "eps": 1e-6})
     settings = {**changes, "student": slower, "fake_score": slower}
     alone = launch(jobs("stage_one", tmp_path / "alone", **settings))
     together = launch(jobs("stage_one", tmp_path / "two", processes=2, sharding=sharding, **settings))
-    expected, found = (
-        load_file(folder / "student/diffusion_pytorch_model.safetensors") for folder in (alone, together)
-    )
-    assert expected.keys() == found.keys()
-    assert max(float((expected[name] - found[name]).abs().max()) for name in expected) <= 1e-5
+    for student in ("student", "best"):
+        expected, found = (
+            load_file(folder / student / "diffusion_pytorch_model.safetensors") for folder in (alone, together)
+        )
+        assert expected.keys() == found.keys()
+        assert max(float((expected[name] - found[name]).abs().max()) for name in expected) <= 1e-5
+    first, second = (pd.read_parquet(folder / "losses.parquet")["validation_distance"] for folder in (alone, together))
+    pd.testing.assert_series_equal(first, second, rtol=1e-4)

@@ -1,6 +1,11 @@
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torchvision.transforms.functional import pil_to_tensor
 
 from onex_distill.engine.watching import SIGMA_BINS, SampleGrid, WatchParams, by_sigma, grid_diversity
 from onex_distill.flow.sigmas import step_sigmas
@@ -23,11 +28,10 @@ def test_diversity_is_the_mean_distance_within_prompts():
 
 
 @pytest.fixture
-def grid(prompt_tables, ranks, tmp_path) -> SampleGrid:
+def grid(prompt_tables, inputs, run) -> SampleGrid:
     params = WatchParams(every=2, prompts=2, images=2)
-    return SampleGrid(
-        params, prompt_tables.prompts, np.array([3, 1, 0]), step_sigmas(2, 3.0), ranks, tmp_path / "run/grid"
-    )
+    rows, sigmas = np.array([3, 1, 0]), step_sigmas(2, 3.0)
+    return SampleGrid(params, prompt_tables.prompts, rows, sigmas, inputs.teacher.autoencoder, run)
 
 
 def test_the_grid_is_the_same_whenever_it_is_sampled(grid, transformer, tmp_path):
@@ -51,3 +55,22 @@ def test_falling_diversity_is_warned_of(grid, transformer, caplog):
     grid.sample(collapsed, (4, 8, 8), 3)
     assert "run: after step 4 the fixed grid has" in caplog.text
     assert "lower guidance.alpha" in caplog.text
+
+
+def test_the_grid_is_drawn_into_the_events(grid, transformer, run, recorded):
+    with run.recording(0):
+        grid.sample(transformer, (4, 8, 8), 1)
+        grid.sample(lambda hidden_states, **inputs: (hidden_states * float("nan"),), (4, 8, 8), 3)
+    first, second = recorded(run.folder).Images("grid")
+    assert (first.step, second.step) == (1, 3)
+    image = grid.draw(load_file(run.folder / "grid/step-00000002.safetensors")["latent"])
+    assert image.shape == (3, 2 * (32 + 2) + 2, 2 * (32 + 2) + 2)
+    shown = pil_to_tensor(Image.open(BytesIO(first.encoded_image_string)))
+    assert torch.equal(shown, (image * 255).to(torch.uint8))
+
+
+def test_rank_0_alone_decodes(grid, ranks, inputs, prompt_tables, run, monkeypatch):
+    monkeypatch.setattr(ranks, "index", 1)
+    rows, sigmas = np.array([3, 1]), step_sigmas(2, 3.0)
+    other = SampleGrid(grid.params, prompt_tables.prompts, rows, sigmas, inputs.teacher.autoencoder, run)
+    assert other.autoencoder is None

@@ -83,3 +83,9 @@ def test_the_curve_follows_alpha_alone():
     figure = plot_alignment_against_diversity(summary, table.iloc[:1])
     curve = next(trace for trace in figure.data if trace.name == "along alpha")
     assert list(curve.x) == [60.0, 50.0, 30.0]
+
+
+def test_a_best_student_needs_a_validation(params):
+    training = params.training.model_copy(update={"select": "best"})
+    with pytest.raises(ValueError, match=r"training\.select 'best' needs a validation, and here is none; set last"):
+        AblationParams(**dict(params) | {"training": training})

@@ -73,6 +73,8 @@ def test_precompute_and_stage_one(run_pipeline, tmp_path, env, num_layers, qk_no
         "data": str(data),
         "student": {"stage_one": {"batch_size": 2, "loop": {"steps": 1, "checkpoint_every": 1, "log_every": 1}}},
         "text": {"max_sequence_length": 16},
+        "validation_set": {"captions": 2, "images_per_caption": 8},
+        "teacher_sampling": {"num_inference_steps": 2},
         "compute": {"processes": 1, "sharding": "none", "device": "cpu"},
     }
     (raw / "backbone.safetensors").touch()  # only asked for before stage two

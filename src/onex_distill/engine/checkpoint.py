@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from onex_distill.engine.ranks import Ranks, whole
 from onex_distill.engine.run import Identity, Run
-from onex_distill.storage.files import sync, write_text
+from onex_distill.storage.files import remove_folder, replace_folder, sync, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +57,9 @@ def save_checkpoint(run: Run, step: int, states: Mapping[str, Stateful], history
         run.ranks.wait()
         if run.ranks.is_first:
             write_text(partial / "state.json", json.dumps(meta))
-            _rename(partial, final)
+            replace_folder(partial, final)
             for old in sorted(run.folder.glob("step-*"))[:-KEPT]:
-                _remove(old)
+                remove_folder(old)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise OSError(
@@ -175,22 +175,6 @@ def _write_tensors(stem: Path, tensors: dict[str, Tensor]) -> None:
     save_file(tensors, path)
     sync(path)
     write_text(stem.with_suffix(".sha256"), _sha256(path))
-
-
-def _rename(partial: Path, final: Path) -> None:
-    sync(partial)
-    if final.exists():
-        _remove(final)
-    partial.rename(final)
-    sync(final.parent)
-
-
-def _remove(folder: Path) -> None:
-    """Rename first, so that a half-removed checkpoint is never taken for one."""
-    trash = folder.with_name(f".removed-{folder.name}")
-    shutil.rmtree(trash, ignore_errors=True)
-    folder.rename(trash)
-    shutil.rmtree(trash, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

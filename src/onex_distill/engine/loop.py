@@ -36,19 +36,21 @@ def train(
 ) -> pd.DataFrame:
     """Call ``update(step)`` for every step that the run has not seen yet; return the loss history.
 
-    The history has a column ``step`` and one column a value that ``update`` returned, summed over ranks. ``describe``
-    names the seed and the rows of a step, for messages. Raises Interrupted after a request to stop, with a checkpoint
-    of the last step; FloatingPointError, with a checkpoint of the last good weights, when too many steps in a row were
-    not finite; MemoryError when a step does not fit; ValueError when the run folder belongs to another run.
+    The history has a column ``step`` and one column a value that ``update`` returned, summed over ranks; TensorBoard
+    events in the run folder hold the same. ``describe`` names the seed and the rows of a step, for messages. Raises
+    Interrupted after a request to stop, with a checkpoint of the last step; FloatingPointError, with a checkpoint of
+    the last good weights, when too many steps in a row were not finite; MemoryError when a step does not fit;
+    ValueError when the run folder belongs to another run.
     """
     done, history = load_latest(run, states)
     if done and run.ranks.is_first:
         logger.info("Resuming %s after step %d of %d.", run.folder.name, done, params.steps)
     bad_steps = 0
-    with run.watching_signals(), _bar(params.steps, done, run) as bar:
+    with run.watching_signals(), run.recording(done), _bar(params.steps, done, run) as bar:
         for step in range(done, params.steps):
             values = run.ranks.total(_guarded(update, step, run))
             history.append({"step": step, **values})
+            run.record(step, values)
             bad_steps = 0 if _finite(values) else bad_steps + 1
             if bad_steps and run.ranks.is_first:
                 logger.warning("%s: step %d is not finite and changed no weight (%s).", run.folder.name, step, values)
@@ -59,6 +61,7 @@ def train(
             given_up, stopping = bad_steps == params.max_nonfinite_steps, run.stop_requested()
             last = step + 1 == params.steps
             if last or given_up or stopping or (step + 1) % params.checkpoint_every == 0:
+                run.flush_events()
                 good = step + 1 - bad_steps * given_up
                 save_checkpoint(run, good, states, history[:good])
             if given_up:

@@ -36,8 +36,12 @@ class Need(NamedTuple):
 
 
 def stage_one_need(teacher: TeacherFolder, tokens: int, params: StageOneParams, compute: ComputeParams) -> Need:
-    """The state of the roles, one gradient at a time; AdamW for two; two graphs."""
+    """The state of the roles, one gradient at a time; AdamW for two; two graphs; the autoencoder that decodes the grid.
+
+    On disk the best students that checkpoints name, and twice the last and the best: in the run and as datasets.
+    """
     transformer = teacher.transformer.build()
+    fixed = _count(teacher.autoencoder.build().parameters()) * FLOAT
     rows = -(-params.batch_size // compute.ranks)
     activations = 2 * transformer_activations(transformer, rows, tokens, compute)
     count = _count(transformer.parameters())
@@ -49,7 +53,8 @@ def stage_one_need(teacher: TeacherFolder, tokens: int, params: StageOneParams, 
         weights, kept = count + 3 * trained, 3 * trained
     state = (weights + trained) * FLOAT + 2 * trained * MOMENTS
     checkpoint = kept * FLOAT + 2 * trained * MOMENTS
-    return Need(_shard(state, compute) + activations, (KEPT + 1) * checkpoint + 2 * count * FLOAT)
+    disk = (KEPT + 1) * (checkpoint + count * FLOAT) + 4 * count * FLOAT
+    return Need(_shard(state, compute) + fixed + activations, disk)
 
 
 def stage_two_need(teacher: TeacherFolder, tokens: int, params: AdversarialParams, compute: ComputeParams) -> Need:

@@ -87,6 +87,14 @@ class Ranks:
         dist.all_reduce(sums)
         return dict(zip(values, sums.tolist(), strict=True))
 
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows (N, ...) of every rank, which were dealt out in turn, in their order: (count * N, ...)."""
+        if self.count == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.count)]
+        dist.all_gather(parts, rows)
+        return torch.stack(parts, 1).flatten(0, 1)
+
     def wait(self) -> None:
         """Until every rank is here."""
         if self.count > 1:

@@ -1,6 +1,7 @@
 """The networks of stage one: three copies of the transformer, or one frozen backbone with two sets of adapters."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from onex_distill.engine.checkpoint import Stateful
 from onex_distill.engine.optimisation import moving_average
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.stage_one_params import StageOneParams
-from onex_distill.engine.weights import gather, load_transformer, place, save_transformer
+from onex_distill.engine.weights import gather, load_transformer, place, reshard, save_transformer
 from onex_distill.models.lora import (
     AdapterState,
     activate,
@@ -55,6 +56,9 @@ class Networks(Protocol):
 
     def update_average(self) -> None:
         """Follow the student's weights, after each of its updates."""
+
+    def averaged(self) -> AbstractContextManager[Network]:
+        """The student as ``save_student`` writes it, to be sampled inside the block and not trained."""
 
     def states(self) -> Mapping[str, Stateful]:
         """What a checkpoint has to hold."""
@@ -102,16 +106,24 @@ class FullCopies:
         if self.average is not None:
             self.average.update_parameters(self.trained[STUDENT])
 
+    @contextmanager
+    def averaged(self) -> Iterator[Network]:
+        """See ``Networks``."""
+        yield self._saved()
+        reshard(self._saved())
+
     def states(self) -> Mapping[str, Stateful]:
         """See ``Networks``."""
         return dict(self.trained) if self.average is None else {**self.trained, "average": self.average}
 
     def save_student(self, folder: Path) -> None:
         """See ``Networks``."""
-        student = self.trained[STUDENT] if self.average is None else self.average.module
-        state = gather(student.state_dict(), self.ranks)
+        state = gather(self._saved().state_dict(), self.ranks)
         if self.ranks.is_first:
             save_transformer(state, self.folder, folder)
+
+    def _saved(self) -> SD3Transformer2DModel:
+        return self.trained[STUDENT] if self.average is None else self.average.module
 
 
 class SharedBackbone:
@@ -149,6 +161,15 @@ class SharedBackbone:
         """See ``Networks``."""
         self.average.update_parameters(nn.ParameterList(self.parameters(STUDENT)))
 
+    @contextmanager
+    def averaged(self) -> Iterator[Network]:
+        """See ``Networks``."""
+        student = self.parameters(STUDENT)
+        trained = [parameter.detach().clone() for parameter in student]
+        _copy(self.average.module.parameters(), student)
+        yield self._role(STUDENT)
+        _copy(trained, student)
+
     def states(self) -> Mapping[str, Stateful]:
         """See ``Networks``."""
         adapters = {role: AdapterState(self.model, role) for role in (STUDENT, FAKE_SCORE)}
@@ -170,6 +191,12 @@ class SharedBackbone:
             return self.model.get_base_model()(**inputs)
 
         return forward
+
+
+@torch.no_grad()
+def _copy(sources: Iterable[Tensor], targets: Iterable[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
 
 
 def _frozen_dtype(ranks: Ranks) -> torch.dtype:

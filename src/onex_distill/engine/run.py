@@ -3,14 +3,18 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
 from onex_distill.engine.ranks import Ranks
 
 STOP_FILE = "stop"
+EVENTS = "tensorboard"
 Identity = dict[str, str | int | float | bool | None]
 
 
@@ -27,6 +31,7 @@ class Run:
         self.ranks = ranks
         self._signalled = False
         self._parent = os.getppid()
+        self._events: SummaryWriter | None = None
 
     @property
     def result(self) -> Path:
@@ -45,6 +50,32 @@ class Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    @contextmanager
+    def recording(self, done: int) -> Iterator[None]:
+        """Write TensorBoard events inside the block, on rank 0; what is there of step ``done`` and later is hidden."""
+        if not self.ranks.is_first:
+            yield
+            return
+        with SummaryWriter(str(self.folder / EVENTS), purge_step=done) as self._events:
+            yield
+        self._events = None
+
+    def record(self, step: int, values: Mapping[str, float]) -> None:
+        """Add the values of one step to the events that are being written."""
+        if self._events is not None:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+
+    def record_image(self, step: int, name: str, image: Tensor) -> None:
+        """Add an image, RGB in [0, 1], (3, H, W), to the events that are being written."""
+        if self._events is not None:
+            self._events.add_image(name, image, step)
+
+    def flush_events(self) -> None:
+        """Wait until the events are in their file, before a checkpoint that will not write them again."""
+        if self._events is not None:
+            self._events.flush()
 
     def stop_requested(self) -> bool:
         """Whether any rank was signalled, the launcher left a stop file or died; the same answer on every rank."""

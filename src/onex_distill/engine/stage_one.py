@@ -16,11 +16,11 @@ from onex_distill.engine.checkpoint import Stateful
 from onex_distill.engine.job import Job
 from onex_distill.engine.loop import train
 from onex_distill.engine.optimisation import Stepper
-from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.roles import FAKE_SCORE, STUDENT, Roles, build_networks
 from onex_distill.engine.run import Run
 from onex_distill.engine.stage_one_draws import Draws, StepDraws
 from onex_distill.engine.stage_one_params import StageOneParams
+from onex_distill.engine.validation import BestStudent, Validation
 from onex_distill.engine.watching import SampleGrid, by_sigma
 from onex_distill.flow.conversions import euler_step, renoise, velocity_to_x0, x0_to_velocity
 from onex_distill.flow.guidance import is_guided
@@ -38,22 +38,27 @@ class StageOneJob(Job):
     """Distil ``teacher`` into a K-step student on the training captions of ``embeddings``; no image is needed."""
 
     teacher: ModelFolder
+    autoencoder: ModelFolder
     shift: float
     embeddings: TableFolder
     empty: TableFolder
+    validation: TableFolder | None
     params: StageOneParams
 
     def run(self, run: Run) -> None:
         """Write ``student`` (its averaged weights), ``losses.parquet`` and the table ``grid`` of watched samples.
 
-        Raises ValueError when a step's window is too narrow to draw a sigma from.
+        With ``validation``, latents of the teacher on a plan, ``best`` is the student that was nearest to them. Raises
+        ValueError when a step's window is too narrow to draw a sigma from, or when validation has too few images.
         """
-        trainer = StageOneTrainer(self, run.ranks)
+        trainer = StageOneTrainer(self, run)
         losses = train(trainer.update, trainer.states(), self.params.loop, run, trainer.describe)
         trainer.networks.save_student(run.result / "student")
         if run.ranks.is_first:
             losses.to_parquet(run.result / "losses.parquet")
             trainer.grid.write(run.result / "grid")
+            if trainer.validation is not None:
+                trainer.best.copy_to(run.result / "best")
 
 
 class Scored(NamedTuple):
@@ -74,9 +79,9 @@ class Matched(NamedTuple):
 class StageOneTrainer:
     """The networks and optimizers of one run, and its update."""
 
-    def __init__(self, job: StageOneJob, ranks: Ranks) -> None:
-        params = self.params = job.params
-        self.ranks, self.shift = ranks, job.shift
+    def __init__(self, job: StageOneJob, run: Run) -> None:
+        params, ranks = job.params, run.ranks
+        self.params, self.ranks, self.shift = params, ranks, job.shift
         self.embeddings, self.rows = job.embeddings.open(), job.embeddings.open().rows_where("split", "train")
         self.latent_shape = latent_shape(job.teacher.build())
         self.draws = StepDraws(params, job.shift, self.latent_shape, len(self.rows))
@@ -85,12 +90,16 @@ class StageOneTrainer:
         self.student_stepper = Stepper(self.networks.parameters(STUDENT), params.student, params.student_updates, ranks)
         self.fake_stepper = Stepper(self.networks.parameters(FAKE_SCORE), params.fake_score, params.loop.steps, ranks)
         sigmas = step_sigmas(max(params.step_counts), job.shift)
-        self.grid = SampleGrid(params.watch, self.embeddings, self.rows, sigmas, ranks, job.folder / "grid")
+        self.grid = SampleGrid(params.watch, self.embeddings, self.rows, sigmas, job.autoencoder, run)
+        self.best = BestStudent(run)
+        self.validation = None
+        if job.validation is not None:
+            self.validation = Validation(job.validation.open(), self.embeddings, sigmas, params.batch_size, ranks)
 
     def states(self) -> dict[str, Stateful]:
         """Everything that a checkpoint has to hold."""
         steppers = {"student_stepper": self.student_stepper, "fake_stepper": self.fake_stepper}
-        return {**self.networks.states(), **steppers}
+        return {**self.networks.states(), **steppers, "best": self.best}
 
     def describe(self, step: int) -> str:
         """The seed and the prompts of a step, for messages."""
@@ -113,8 +122,17 @@ class StageOneTrainer:
             student_means, student_norms = self.update_student(matched, draws, prompts, guided)
             means, shared = student_means | means, student_norms | shared
         if self.params.watch.is_due(step, self.params.loop.steps):
-            shared["grid_diversity"] = self.grid.sample(self.roles.student, self.latent_shape, step)
+            shared |= self.watch(step)
         return self.ranks.part(len(drawn.rows), means, shared)
+
+    def watch(self, step: int) -> dict[str, float]:
+        """Sample the fixed grid from the student, and the validation plan from the one that would be saved."""
+        values = {"grid_diversity": self.grid.sample(self.roles.student, self.latent_shape, step)}
+        if self.validation is not None:
+            with self.networks.averaged() as student:
+                distance = values["validation_distance"] = self.validation.distance(student)
+            self.best.offer(step + 1, distance, self.networks.save_student)
+        return values
 
     def run_student(self, draws: Draws, levels: Tensor, prompts: PromptBatch, depth: int) -> Matched:
         """Each sample's trajectory through its step; only that step's forward carries a gradient."""

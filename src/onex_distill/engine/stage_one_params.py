@@ -53,7 +53,7 @@ class StageOneParams(Params):
     trajectory's step or anywhere above it; ``matched`` compares the scores at the step's end or at its x0. The student
     is updated after every ``fake_updates`` updates of the fake score, each a step of the loop. With ``parametrization``
     full the roles are three copies of the transformer; with shared_backbone student and fake score are adapters
-    (``lora``) on the frozen teacher.
+    (``lora``) on the frozen teacher. ``select`` names the student that goes on: the last, or the best by validation.
     """
 
     seed: int
@@ -71,6 +71,7 @@ class StageOneParams(Params):
     fake_score: OptimizerParams
     ema_decay: float = Field(ge=0, lt=1)
     watch: WatchParams
+    select: Literal["last", "best"]
     loop: LoopParams
 
     @model_validator(mode="after")

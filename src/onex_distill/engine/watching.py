@@ -12,13 +12,15 @@ import torch
 from pydantic import Field, PositiveInt
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torchvision.utils import make_grid
 
-from onex_distill.engine.ranks import Ranks
+from onex_distill.engine.run import Run
 from onex_distill.models.noise import noise_from_seeds
 from onex_distill.models.prompts import read_prompts
-from onex_distill.models.sampling import sample_latents
+from onex_distill.models.sampling import decode_latents, sample_latents
 from onex_distill.models.velocity import Network
 from onex_distill.parameters import Params
+from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
 logger = logging.getLogger(__name__)
@@ -58,16 +60,24 @@ class WatchParams(Params):
 class SampleGrid:
     """The same prompts and noise, sampled from the student again and again.
 
-    Every rank samples the whole grid, as sharded networks want; rank 0 keeps the latents in ``folder`` and warns when
-    the images of one prompt draw together.
+    Every rank samples the whole grid, as sharded networks want; rank 0 keeps the latents in the run folder, adds the
+    images to the run's events, and warns when the images of one prompt draw together.
     """
 
     def __init__(
-        self, params: WatchParams, prompts: TensorTable, rows: np.ndarray, sigmas: Tensor, ranks: Ranks, folder: Path
+        self,
+        params: WatchParams,
+        prompts: TensorTable,
+        rows: np.ndarray,
+        sigmas: Tensor,
+        autoencoder: ModelFolder,
+        run: Run,
     ) -> None:
-        self.params, self.sigmas, self.ranks, self.folder = params, sigmas, ranks, folder
+        self.params, self.sigmas, self.run, self.ranks = params, sigmas, run, run.ranks
+        self.folder = run.folder / "grid"
         self.rows = [row for row in rows[: params.prompts].tolist() for _ in range(params.images)]
-        self.prompts = read_prompts(prompts, self.rows, ranks.device)
+        self.prompts = read_prompts(prompts, self.rows, run.ranks.device)
+        self.autoencoder = autoencoder.load().to(run.ranks.device).eval() if run.ranks.is_first else None
 
     def sample(self, student: Network, shape: tuple[int, int, int], step: int) -> float:
         """Sample and keep the grid; return its diversity. Every rank calls this."""
@@ -78,16 +88,23 @@ class SampleGrid:
         if self.ranks.is_first:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file({"latent": latents.float().cpu().contiguous()}, self.folder / f"step-{step + 1:08d}.safetensors")
+            self.run.record_image(step, "grid", self.draw(latents.float()))
             first = grid_diversity(load_file(min(self.folder.glob("step-*")))["latent"], self.params.images)
             if diversity < COLLAPSE * first:
                 logger.warning(
                     "%s: after step %d the fixed grid has %.2f of its first diversity; the student may be collapsing, "
                     "lower guidance.alpha",
-                    self.folder.parent.name,
+                    self.run.folder.name,
                     step + 1,
                     diversity / first,
                 )
         return diversity
+
+    @torch.no_grad()
+    def draw(self, latents: Tensor) -> Tensor:
+        """One image of the grid, RGB in [0, 1], (3, H, W), a row a prompt; latents are decoded one by one."""
+        images = torch.cat([decode_latents(self.autoencoder, latent[None]) for latent in latents])
+        return make_grid(images.nan_to_num(), nrow=self.params.images)
 
     def write(self, folder: Path) -> None:
         """All grids as one table: ``latent``, and ``step`` and ``prompt_row`` in its index."""

@@ -11,7 +11,7 @@ import torch
 from diffusers import SD3Transformer2DModel
 from safetensors import safe_open
 from torch import Tensor
-from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 
 from onex_distill.engine.ranks import Ranks, whole
 from onex_distill.storage.model_folder import ModelFolder, save_model
@@ -40,6 +40,12 @@ def place(
         if sharded:
             fully_shard(part, mesh=ranks.mesh, offload_policy=_offload(ranks))
     return transformer if sharded else transformer.to(ranks.device)
+
+
+def reshard(transformer: SD3Transformer2DModel) -> None:
+    """Free the outermost weights that a sharded transformer keeps whole after a forward without backward."""
+    if isinstance(transformer, FSDPModule):
+        transformer.reshard()
 
 
 def gather(sharded: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:

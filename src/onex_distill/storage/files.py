@@ -1,6 +1,7 @@
-"""Files that are complete or not there."""
+"""Files and folders that are complete or not there."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,24 @@ def write_text(path: Path, text: str) -> None:
     """Write a small file, all of it or nothing."""
     with complete(path) as partial:
         partial.write_text(text)
+
+
+def replace_folder(partial: Path, final: Path) -> None:
+    """Give a written folder its name, when its bytes are on the disk; one that has it is removed."""
+    for path in (*partial.rglob("*"), partial):
+        sync(path)
+    if final.exists():
+        remove_folder(final)
+    partial.rename(final)
+    sync(final.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, renamed first, so that half of it is never taken for the whole."""
+    trash = folder.with_name(f".removed-{folder.name}")
+    shutil.rmtree(trash, ignore_errors=True)
+    folder.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -82,9 +82,11 @@ def _train(
         folder=folder / setting.name / "training",
         compute=compute,
         teacher=teacher.transformer,
+        autoencoder=teacher.autoencoder,
         shift=teacher.shift,
         embeddings=embeddings.handle,
         empty=empty.handle,
+        validation=None,
         params=setting.training,
     )
     student = ModelFolder(path=launch(job) / "student", class_name=job.teacher.class_name)

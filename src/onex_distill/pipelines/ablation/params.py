@@ -1,9 +1,9 @@
 """Parameters of the ablation: the run that is varied, the variations, and the seeds."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from onex_distill.engine.stage_one_params import GuidanceParams, ImportanceParams, Preset, StageOneParams
 from onex_distill.flow.guidance import Axis
@@ -31,12 +31,21 @@ class Setting(NamedTuple):
 
 
 class AblationParams(Params):
-    """``training`` is the run that every one of ``variations`` changes; ``batch_size`` is that of sampling."""
+    """``training`` is the run that every one of ``variations`` changes; ``batch_size`` is that of sampling.
+
+    Its runs have no validation, so the last student of each is sampled.
+    """
 
     training: StageOneParams
     variations: tuple[Variation, ...]
     seeds: tuple[int, ...]
     batch_size: PositiveInt
+
+    @model_validator(mode="after")
+    def _last_student(self) -> Self:
+        if self.training.select != "last":
+            raise ValueError(f"training.select {self.training.select!r} needs a validation, and here is none; set last")
+        return self
 
     def settings(self) -> Iterator[Setting]:
         """Every variation with every seed; all variations of a first seed come before those of the next."""

@@ -41,4 +41,5 @@ def create_pipeline() -> Pipeline:
             ),
         ]
     )
-    return precompute.create_pipeline() + ablation
+    prepared = precompute.create_pipeline()
+    return prepared.to_outputs(*(ablation.inputs() & prepared.all_outputs())) + ablation

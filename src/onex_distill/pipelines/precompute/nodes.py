@@ -11,7 +11,7 @@ from onex_distill.engine.launch import launch
 from onex_distill.engine.sampling import EmbeddingJob, SamplingJob
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.models.text import count_truncated
-from onex_distill.pipelines.precompute.params import EvaluationSetParams, TeacherSamplingParams, TextParams
+from onex_distill.pipelines.precompute.params import CaptionSetParams, TeacherSamplingParams, TextParams
 from onex_distill.storage.frame import store_frame
 from onex_distill.storage.prompt_table import build_prompt_table, rows_of_split
 from onex_distill.storage.tensor_table import TensorTable
@@ -53,11 +53,21 @@ def embed_prompts(
     return tables[0], tables[1]
 
 
-def plan_evaluation(prompts: pd.DataFrame, params: EvaluationSetParams) -> pd.DataFrame:
+def plan_evaluation(prompts: pd.DataFrame, params: CaptionSetParams) -> pd.DataFrame:
+    """The plan on which every method is sampled and scored; no training sees its captions."""
+    return plan_samples(prompts, "heldout", params)
+
+
+def plan_validation(prompts: pd.DataFrame, params: CaptionSetParams) -> pd.DataFrame:
+    """The plan on which stage one is watched; neither its training nor the evaluation reads these captions."""
+    return plan_samples(prompts, "reference", params)
+
+
+def plan_samples(prompts: pd.DataFrame, split: str, params: CaptionSetParams) -> pd.DataFrame:
     """One row an image to be sampled: ``prompt_row``, ``prompt_id``, ``text``, ``noise_seed``."""
-    heldout = rows_of_split(prompts, "heldout")
-    order = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(params.seed))
-    rows = [heldout[i] for i in order.tolist()[: params.captions] for _ in range(params.images_per_caption)]
+    known = rows_of_split(prompts, split)
+    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(params.seed))
+    rows = [known[i] for i in order.tolist()[: params.captions] for _ in range(params.images_per_caption)]
     plan = prompts.loc[rows, ["id", "text"]].rename(columns={"id": "prompt_id"})
     plan.insert(0, "prompt_row", rows)
     plan["noise_seed"] = range(params.seed, params.seed + len(rows))
@@ -72,9 +82,10 @@ def sample_teacher(
     params: TeacherSamplingParams,
     compute: ComputeParams,
     runs: Path,
+    name: str,
 ) -> TensorTable:
-    """The teacher's latents on the evaluation plan; the column ``seconds`` is the transformer's time an image."""
-    folder = runs / "sample_teacher"
+    """The teacher's latents on a plan; the column ``seconds`` is the transformer's time an image."""
+    folder = runs / name
     job = SamplingJob(
         folder=folder,
         compute=compute,

@@ -12,8 +12,8 @@ class TextParams(Params):
     batch_size: PositiveInt
 
 
-class EvaluationSetParams(Params):
-    """Which held-out captions every method is sampled on, how often, and from which noise."""
+class CaptionSetParams(Params):
+    """How many captions of a split are sampled, how often each, and from which noise."""
 
     seed: int
     captions: PositiveInt

@@ -1,4 +1,6 @@
-"""captions -> prompts -> embeddings -> evaluation plan -> teacher latents."""
+"""captions -> prompts -> embeddings -> plans of evaluation and of validation -> teacher latents on both."""
+
+from functools import partial, update_wrapper
 
 from kedro.pipeline import Node, Pipeline
 
@@ -39,18 +41,23 @@ def create_pipeline() -> Pipeline:
                 name="plan_evaluation",
             ),
             Node(
-                nodes.sample_teacher,
-                [
-                    "teacher",
-                    "prompt_embeddings",
-                    "empty_prompt_embeddings",
-                    "evaluation_plan",
-                    "params:teacher_sampling",
-                    "params:compute",
-                    "runs",
-                ],
-                "teacher_latents",
-                name="sample_teacher",
+                nodes.plan_validation,
+                ["prompts", "params:validation_set"],
+                "validation_plan",
+                name="plan_validation",
             ),
+            _sampling_node("sample_teacher", "evaluation_plan", "teacher_latents"),
+            _sampling_node("sample_validation", "validation_plan", "validation_latents"),
         ]
+    )
+
+
+def _sampling_node(name: str, plan: str, latents: str) -> Node:
+    sample = partial(nodes.sample_teacher, name=name)
+    shared = ["teacher", "prompt_embeddings", "empty_prompt_embeddings"]
+    return Node(
+        update_wrapper(sample, nodes.sample_teacher),
+        [*shared, plan, "params:teacher_sampling", "params:compute", "runs"],
+        latents,
+        name=name,
     )

@@ -23,27 +23,31 @@ def match_distribution(
     teacher: TeacherFolder,
     embeddings: TensorTable,
     empty: TensorTable,
+    validation: TensorTable,
     params: StageOneParams,
     compute: ComputeParams,
     runs: Path,
     name: str,
-) -> tuple[ModelFolder, pd.DataFrame, TensorTable]:
+) -> tuple[ModelFolder, ModelFolder, pd.DataFrame, TensorTable]:
     """Distil the teacher into a student of few steps on the training captions; no image is read.
 
-    Returns the student, its losses, and the latents of the fixed grid over the run.
+    Returns the student that goes on, the best by validation, the losses, and the fixed grid's latents over the run.
     """
     job = StageOneJob(
         folder=runs / name,
         compute=compute,
         teacher=teacher.transformer,
+        autoencoder=teacher.autoencoder,
         shift=teacher.shift,
         embeddings=embeddings.handle,
         empty=empty.handle,
+        validation=validation.handle,
         params=params,
     )
     result = launch(job)
-    student = ModelFolder(path=result / "student", class_name=job.teacher.class_name)
-    return student, pd.read_parquet(result / "losses.parquet"), TensorTable(result / "grid")
+    last, best = (ModelFolder(path=result / name, class_name=job.teacher.class_name) for name in ("student", "best"))
+    chosen = best if params.select == "best" else last
+    return chosen, best, pd.read_parquet(result / "losses.parquet"), TensorTable(result / "grid")
 
 
 def draw_watched_grid(

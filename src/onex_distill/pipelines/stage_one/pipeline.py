@@ -6,12 +6,12 @@ from kedro.pipeline import Node, Pipeline
 
 from onex_distill.pipelines.stage_one.nodes import draw_watched_grid, match_distribution
 
-OUTPUTS = ("stage_one", "stage_one_losses", "stage_one_grid", "stage_one_grid_image")
-SHARED_INPUTS = {"teacher", "prompt_embeddings", "empty_prompt_embeddings", "runs"}
+OUTPUTS = ("stage_one", "stage_one_best", "stage_one_losses", "stage_one_grid", "stage_one_grid_image")
+SHARED_INPUTS = {"teacher", "prompt_embeddings", "empty_prompt_embeddings", "validation_latents", "runs"}
 
 
 def create_distribution_matching(namespace: str) -> Pipeline:
-    """One run of stage one: outputs ``<namespace>_stage_one``, its losses and its watched grid."""
+    """One run of stage one: outputs ``<namespace>_stage_one``, the best student, losses and watched grid."""
     train = partial(match_distribution, name=f"{namespace}.match_distribution")
     draw = partial(draw_watched_grid, name=f"{namespace}.draw_watched_grid")
     template = Pipeline(
@@ -22,11 +22,12 @@ def create_distribution_matching(namespace: str) -> Pipeline:
                     "teacher",
                     "prompt_embeddings",
                     "empty_prompt_embeddings",
+                    "validation_latents",
                     "params:stage_one",
                     "params:compute",
                     "runs",
                 ],
-                ["stage_one", "stage_one_losses", "stage_one_grid"],
+                ["stage_one", "stage_one_best", "stage_one_losses", "stage_one_grid"],
                 name="match_distribution",
             ),
             Node(
