@@ -14,6 +14,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         generate,
         pareto,
         precompute,
+        recovery,
         reuse,
         stage_one,
         stage_two,
@@ -32,6 +33,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "generate": generate.create_pipeline(),
         "reuse": reuse.create_pipeline(),
         "pareto": pareto.create_pipeline(),
+        "recovery": recovery.create_pipeline(),
     }
     main = ("precompute", "stage_one", "stage_two", "cache_cotraining", "evaluation")
     pipelines["distill"] = sum((pipelines[name] for name in main), Pipeline([]))

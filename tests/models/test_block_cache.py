@@ -1,10 +1,13 @@
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 
 from onex_distill.models.block_cache import BlockCache
-from onex_distill.models.cache_plan import CachePlan, reuse_after_first
+from onex_distill.models.cache_plan import Band, CachePlan, reuse_after_first
 from onex_distill.models.compensation import Compensation, Streams
 from onex_distill.models.prompts import PromptBatch
 from onex_distill.models.tiny import ArchitectureParams, build_transformer, seeded
@@ -18,7 +21,8 @@ VARIANTS = {
     "qk_norm": {"qk_norm": "rms_norm"},
     "dual_attention": {"qk_norm": "rms_norm", "dual_attention_layers": (0, 1, 2)},
 }
-Residuals = dict[tuple[int, int], Streams]
+Residuals = dict[Band, Streams]
+Skipped = dict[Band, Callable[[Streams], Streams]]
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def one(six_blocks: ArchitectureParams) -> SD3Transformer2DModel:
         return build_transformer(six_blocks).eval()
 
 
-def perturbed(kind: str = "residual_mlp") -> Compensation:
+def perturbed(kind: str = "input_residual_mlp") -> Compensation:
     """A compensation that is not the identity."""
     with seeded(4):
         module = Compensation(16, [BANDS, ((1, 5),)], kind)
@@ -70,7 +74,7 @@ def run_all(cache: BlockCache, inputs: list[Tensor], prompts: PromptBatch) -> li
 
 
 def by_hand(
-    transformer: SD3Transformer2DModel, x_t: Tensor, sigma: float, prompts: PromptBatch, skipped: Residuals
+    transformer: SD3Transformer2DModel, x_t: Tensor, sigma: float, prompts: PromptBatch, skipped: Skipped
 ) -> tuple[Tensor, Residuals]:
     """The forward written out, adding ``skipped`` in place of its bands; returns the output and the bands' deltas."""
     image = transformer.pos_embed(x_t)
@@ -81,7 +85,7 @@ def by_hand(
         start, stop = next((band for band in BANDS if band[0] == index), (index, index + 1))
         before = (text, image)
         if (start, stop) in skipped:
-            text, image = (a + b for a, b in zip(before, skipped[start, stop], strict=True))
+            text, image = (a + b for a, b in zip(before, skipped[start, stop](before), strict=True))
         else:
             for block in transformer.transformer_blocks[start:stop]:
                 text, image = block(hidden_states=image, encoder_hidden_states=text, temb=temb)
@@ -93,8 +97,11 @@ def by_hand(
     return torch.einsum("nhwpqc->nchpwq", grid).reshape(x_t.shape), deltas
 
 
-def compensated(compensation: Compensation, deltas: Residuals, sigma: float) -> Residuals:
-    return {band: compensation(band, delta, torch.full((len(delta[0]),), sigma)) for band, delta in deltas.items()}
+def compensated(compensation: Compensation, deltas: Residuals, sigma: float) -> Skipped:
+    def compensate(band: Band, entered: Streams) -> Streams:
+        return compensation(band, deltas[band], entered, torch.full((len(entered[0]),), sigma))
+
+    return {band: partial(compensate, band) for band in deltas}
 
 
 @torch.no_grad()

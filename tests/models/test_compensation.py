@@ -13,12 +13,19 @@ CANDIDATES = (((2, 5),), ((1, 2), (2, 5)))
 KINDS = {
     "identity": {"kind": "identity"},
     "residual_mlp": {"kind": "residual_mlp"},
+    "input_residual_mlp": {"kind": "input_residual_mlp"},
     "linear": {"kind": "linear"},
     "low_rank": {"kind": "low_rank", "rank": 3},
     "sigma_residual_mlp": {"kind": "sigma_residual_mlp"},
 }
 LEARNED = [name for name in KINDS if name != "identity"]
 SIGMA = torch.tensor([0.75, 0.5])
+
+
+@pytest.fixture
+def entered() -> tuple[torch.Tensor, torch.Tensor]:
+    draws = torch.Generator().manual_seed(2)
+    return torch.randn(2, 3, WIDTH, generator=draws), torch.randn(2, 5, WIDTH, generator=draws)
 
 
 @pytest.fixture
@@ -36,36 +43,51 @@ def perturbed(kind: str) -> Compensation:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_starts_as_plain_caching(kind, residual):
+def test_starts_as_plain_caching(kind, residual, entered):
     module = Compensation(WIDTH, CANDIDATES, **KINDS[kind])
     for band in module.bands:
-        assert all(map(torch.equal, module(band, residual, SIGMA), residual))
+        assert all(map(torch.equal, module(band, residual, entered, SIGMA), residual))
 
 
-def test_has_one_function_a_band_and_stream(residual):
+def test_has_one_function_a_band_and_stream(residual, entered):
     module = perturbed("linear")
     assert module.bands == ((1, 2), (2, 5))
-    outputs = [stream for band in module.bands for stream in module(band, (residual[0],) * 2, SIGMA)]
+    outputs = [stream for band in module.bands for stream in module(band, (residual[0],) * 2, (entered[0],) * 2, SIGMA)]
     for i, first in enumerate(outputs):
         assert not any(torch.equal(first, other) for other in outputs[i + 1 :])
 
 
-def test_residual_mlp_is_the_papers(residual):
+def test_residual_mlp_is_the_papers(residual, entered):
     module = perturbed("residual_mlp")
     mlp, x = module.image["2_5"], residual[1]
     hidden = mlp.up(nn.functional.layer_norm(x, (WIDTH,), mlp.norm.weight, mlp.norm.bias))
     expected = x + nn.functional.gelu(hidden) @ mlp.down.weight.T + mlp.down.bias
-    torch.testing.assert_close(module((2, 5), residual, SIGMA)[1], expected)
+    torch.testing.assert_close(module((2, 5), residual, entered, SIGMA)[1], expected)
+
+
+def test_the_input_stands_beside_the_residual(residual, entered):
+    module = perturbed("input_residual_mlp")
+    mlp, x, h = module.image["2_5"], residual[1], entered[1]
+    norms = ((x, mlp.norm), (h, mlp.norm_entered))
+    seen = torch.cat([nn.functional.layer_norm(s, (WIDTH,), norm.weight, norm.bias) for s, norm in norms], dim=-1)
+    expected = x + nn.functional.gelu(mlp.up(seen)) @ mlp.down.weight.T + mlp.down.bias
+    torch.testing.assert_close(module((2, 5), residual, entered, SIGMA)[1], expected)
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "input_residual_mlp"])
+def test_the_other_kinds_do_not_see_the_input(kind, residual, entered):
+    module, other = perturbed(kind), tuple(-stream for stream in entered)
+    assert all(map(torch.equal, module((2, 5), residual, entered, SIGMA), module((2, 5), residual, other, SIGMA)))
 
 
 def test_linear_and_low_rank_are_matrices(residual):
     x = residual[0]
     linear = perturbed("linear").text["2_5"]
-    torch.testing.assert_close(linear(x, SIGMA), x + x @ linear.up.weight.T + linear.up.bias)
+    torch.testing.assert_close(linear(x, x, SIGMA), x + x @ linear.up.weight.T + linear.up.bias)
     low = perturbed("low_rank").text["2_5"]
     product = low.up.weight @ low.down.weight
     assert torch.linalg.matrix_rank(product) == 3
-    torch.testing.assert_close(low(x, SIGMA), x + x @ product.T + low.up.bias)
+    torch.testing.assert_close(low(x, x, SIGMA), x + x @ product.T + low.up.bias)
 
 
 def test_sigma_modulates_the_norm_of_each_sample(residual):
@@ -75,30 +97,31 @@ def test_sigma_modulates_the_norm_of_each_sample(residual):
     scale, shift = mlp.norm.linear(condition).chunk(2, dim=1)
     modulated = nn.functional.layer_norm(x, (WIDTH,), eps=1e-5) * (1 + scale[:, None]) + shift[:, None]
     expected = x + mlp.down(nn.functional.gelu(mlp.up(modulated)))
-    torch.testing.assert_close(mlp(x, SIGMA), expected)
-    other = mlp(x, torch.tensor([0.75, 0.9]))
+    torch.testing.assert_close(mlp(x, x, SIGMA), expected)
+    other = mlp(x, x, torch.tensor([0.75, 0.9]))
     torch.testing.assert_close(other[0], expected[0])
     assert not torch.allclose(other[1], expected[1], atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "sigma_residual_mlp"])
-def test_the_other_kinds_do_not_see_sigma(kind, residual):
+def test_the_other_kinds_do_not_see_sigma(kind, residual, entered):
     module = perturbed(kind)
-    assert all(map(torch.equal, module((2, 5), residual, SIGMA), module((2, 5), residual, SIGMA / 2)))
+    assert all(map(torch.equal, module((2, 5), residual, entered, SIGMA), module((2, 5), residual, entered, SIGMA / 2)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_token_is_corrected_alone(kind, residual):
+def test_every_token_is_corrected_alone(kind, residual, entered):
     module = perturbed(kind)
-    together, alone = module((2, 5), residual, SIGMA), module((2, 5), tuple(r[:, 1:2] for r in residual), SIGMA)
+    together = module((2, 5), residual, entered, SIGMA)
+    alone = module((2, 5), *(tuple(stream[:, 1:2] for stream in streams) for streams in (residual, entered)), SIGMA)
     for a, b in zip(together, alone, strict=True):
         torch.testing.assert_close(a[:, 1:2], b)
 
 
 @pytest.mark.parametrize("kind", LEARNED)
-def test_the_first_gradient_is_not_stuck_at_zero(kind, residual):
+def test_the_first_gradient_is_not_stuck_at_zero(kind, residual, entered):
     module = Compensation(WIDTH, CANDIDATES, **KINDS[kind])
-    sum(stream.square().sum() for stream in module((2, 5), residual, SIGMA)).backward()
+    sum(stream.square().sum() for stream in module((2, 5), residual, entered, SIGMA)).backward()
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in module.parameters())
 
 
@@ -107,28 +130,30 @@ def test_identity_has_no_parameters():
 
 
 @pytest.mark.parametrize(
-    ("kind", "products"), [("residual_mlp", 4 * 64), ("linear", 64), ("low_rank", 48), ("identity", 0)]
+    ("kind", "products"),
+    [("residual_mlp", 4 * 64), ("input_residual_mlp", 6 * 64), ("linear", 64), ("low_rank", 48), ("identity", 0)],
 )
-def test_cost_a_token(kind, products, residual):
+def test_cost_a_token(kind, products, residual, entered):
     module, tokens = perturbed(kind), 2 * 3 + 2 * 5
     with FlopCounterMode(display=False) as counter:
-        module((2, 5), residual, SIGMA)
+        module((2, 5), residual, entered, SIGMA)
     assert counter.get_total_flops() == 2 * products * tokens
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_save_and_load_round_trip(kind, residual, tmp_path):
+def test_save_and_load_round_trip(kind, residual, entered, tmp_path):
     module = perturbed(kind)
     module.save_pretrained(tmp_path)
     loaded = Compensation.from_pretrained(tmp_path, local_files_only=True, use_safetensors=True)
     assert (loaded.candidates, loaded.bands, loaded.config.kind) == (CANDIDATES, ((1, 2), (2, 5)), kind)
-    assert all(map(torch.equal, loaded((2, 5), residual, SIGMA), module((2, 5), residual, SIGMA)))
+    assert all(map(torch.equal, loaded((2, 5), residual, entered, SIGMA), module((2, 5), residual, entered, SIGMA)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_stays_half(kind, dtype, residual):
-    outputs = perturbed(kind).to(dtype)((2, 5), tuple(r.to(dtype) for r in residual), SIGMA)
+def test_half_precision_stays_half(kind, dtype, residual, entered):
+    halves = [tuple(stream.to(dtype) for stream in streams) for streams in (residual, entered)]
+    outputs = perturbed(kind).to(dtype)((2, 5), *halves, SIGMA)
     assert all(output.dtype == dtype for output in outputs)
 
 

@@ -20,6 +20,7 @@ NAMES = (
     "generate",
     "reuse",
     "pareto",
+    "recovery",
 )
 
 

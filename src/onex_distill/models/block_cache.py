@@ -1,9 +1,9 @@
 """Distill-Cache: reuse bands of transformer blocks from an earlier step (paper, section on Distill-Cache).
 
 A computing step stores a band's total residual of both streams, delta = output of the band - input of the band. A
-reusing step skips the band and adds f(delta) to its input, f being the compensation of each stream. The cache is a set
-of hooks on one untouched ``SD3Transformer2DModel`` and its blocks; detaching them restores the plain model, and what
-torch.compile made of either serves again when they are attached again.
+reusing step skips the band and adds f(delta) to its input, f being the compensation of each stream (which may look at
+that input too). The cache is a set of hooks on one untouched ``SD3Transformer2DModel`` and its blocks; detaching them
+restores the plain model, and what torch.compile made of either serves again when they are attached again.
 
 Shapes: B batch, N image tokens, L text tokens, D width; streams are text (B, L, D) and image (B, N, D).
 """
@@ -123,7 +123,7 @@ class BlockCache:
             raise RuntimeError("no residual is stored: run a computing step (begin_step(0)) before a reusing one")
         start, stop = self.plan.bands[band]
         # int() makes constants of what torch.compile takes for variables once the plan has changed
-        residual = self.compensation((int(start), int(stop)), delta, step.sigma)
+        residual = self.compensation((int(start), int(stop)), delta, (text, image), step.sigma)
         return text + residual[0], image + residual[1]
 
     def _blocks(self) -> list[int]:

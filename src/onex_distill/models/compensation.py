@@ -1,9 +1,10 @@
 """The learned correction of a reused residual, by name (paper, section on Distill-Cache).
 
 Every kind starts exactly as plain caching, f(x) = x. Cost a token of width D, in multiply-adds: ``residual_mlp`` 4 D^2,
-``linear`` D^2, ``low_rank`` 2 D rank, where a block of Stable Diffusion 3 costs 12 D^2 and its attention.
+``input_residual_mlp`` 6 D^2, ``linear`` D^2, ``low_rank`` 2 D rank; a block of Stable Diffusion 3 costs 12 D^2 and its
+attention.
 
-Shapes: B batch, D width; residuals are (B, tokens, D); sigma is (B,).
+Shapes: B batch, D width; residuals and what enters the band are (B, tokens, D); sigma is (B,).
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ SIGMA_CHANNELS = 64
 class FunctionParams(Params):
     """A compensation without settings of its own."""
 
-    kind: Literal["identity", "residual_mlp", "linear", "sigma_residual_mlp"]
+    kind: Literal["identity", "residual_mlp", "input_residual_mlp", "linear", "sigma_residual_mlp"]
 
 
 class LowRankParams(Params):
@@ -48,7 +49,7 @@ class PlainReuse(nn.Module):
         super().__init__()
         self.register_buffer("empty", torch.empty(0))  # a folder without any tensor could not be loaded
 
-    def forward(self, residual: Tensor, sigma: Tensor) -> Tensor:
+    def forward(self, residual: Tensor, entered: Tensor, sigma: Tensor) -> Tensor:
         """The residual as it came."""
         return residual
 
@@ -62,9 +63,29 @@ class ResidualMLP(nn.Module):
         self.up = nn.Linear(width, 2 * width)
         self.down = _zeroed(nn.Linear(2 * width, width))
 
-    def forward(self, residual: Tensor, sigma: Tensor) -> Tensor:
+    def forward(self, residual: Tensor, entered: Tensor, sigma: Tensor) -> Tensor:
         """The compensated residual, shaped as it came."""
         correction: Tensor = self.down(nn.functional.gelu(self.up(self.norm(residual))))
+        return residual + correction
+
+
+class InputResidualMLP(nn.Module):
+    """f(x) = x + W2 gelu(W1 [layernorm(x), layernorm(h)]), h being what enters the band in the reusing step.
+
+    The stored residual belongs to an older input; with the new one beside it, a token can tell what has changed since.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.norm_entered = nn.LayerNorm(width)
+        self.up = nn.Linear(2 * width, 2 * width)
+        self.down = _zeroed(nn.Linear(2 * width, width))
+
+    def forward(self, residual: Tensor, entered: Tensor, sigma: Tensor) -> Tensor:
+        """The compensated residual, shaped as it came."""
+        seen = torch.cat([self.norm(residual), self.norm_entered(entered)], dim=-1)
+        correction: Tensor = self.down(nn.functional.gelu(self.up(seen)))
         return residual + correction
 
 
@@ -79,7 +100,7 @@ class SigmaResidualMLP(nn.Module):
         self.up = nn.Linear(width, 2 * width)
         self.down = _zeroed(nn.Linear(2 * width, width))
 
-    def forward(self, residual: Tensor, sigma: Tensor) -> Tensor:
+    def forward(self, residual: Tensor, entered: Tensor, sigma: Tensor) -> Tensor:
         """The compensated residual, shaped as it came."""
         # the frequencies are made for timesteps, 1000 sigma, and are computed in float32
         condition = self.embedding(self.frequencies(1000 * sigma).to(residual.dtype))
@@ -95,7 +116,7 @@ class ResidualLinear(nn.Module):
         self.down = nn.Identity() if rank is None else nn.Linear(width, rank, bias=False)
         self.up = _zeroed(nn.Linear(rank or width, width))
 
-    def forward(self, residual: Tensor, sigma: Tensor) -> Tensor:
+    def forward(self, residual: Tensor, entered: Tensor, sigma: Tensor) -> Tensor:
         """The compensated residual, shaped as it came."""
         correction: Tensor = self.up(self.down(residual))
         return residual + correction
@@ -131,10 +152,10 @@ class Compensation(ModelMixin, ConfigMixin):
         """Every band that has a function, ascending; bands of different candidates may overlap."""
         return tuple(sorted({band for bands in self.candidates for band in bands}))
 
-    def forward(self, band: Band, residual: Streams, sigma: Tensor) -> Streams:
-        """The compensated residuals (text, image) of one band, to be added in a step at ``sigma``."""
-        text: Tensor = self.text[_key(band)](residual[0], sigma)
-        image: Tensor = self.image[_key(band)](residual[1], sigma)
+    def forward(self, band: Band, residual: Streams, entered: Streams, sigma: Tensor) -> Streams:
+        """The compensated residuals (text, image) of one band, to be added to ``entered`` in a step at ``sigma``."""
+        text: Tensor = self.text[_key(band)](residual[0], entered[0], sigma)
+        image: Tensor = self.image[_key(band)](residual[1], entered[1], sigma)
         return text, image
 
 
@@ -150,11 +171,13 @@ def _function(kind: str, width: int, rank: int | None) -> nn.Module:
             return PlainReuse()
         case "residual_mlp":
             return ResidualMLP(width)
+        case "input_residual_mlp":
+            return InputResidualMLP(width)
         case "linear" | "low_rank":
             return ResidualLinear(width, rank)
         case "sigma_residual_mlp":
             return SigmaResidualMLP(width)
-    kinds = ("identity", "residual_mlp", "linear", "low_rank", "sigma_residual_mlp")
+    kinds = ("identity", "residual_mlp", "input_residual_mlp", "linear", "low_rank", "sigma_residual_mlp")
     raise ValueError(unknown_name("compensation kind", kind, kinds))
 
 
