@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 import torch
@@ -27,7 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.ranks import Ranks
-from onex_distill.engine.roles import FAKE_SCORE, STUDENT
+from onex_distill.engine.roles import FAKE_SCORE, STUDENT, FullCopies, SharedBackbone
 from onex_distill.engine.run import Run
 from onex_distill.engine.stage_one import Matched, StageOneJob, StageOneTrainer, fake_score_loss
 from onex_distill.engine.stage_one_params import StageOneParams
@@ -51,7 +51,7 @@ Update = Callable[[int], Any]
 PUBLISHED = {"sample_size": 128, "patch_size": 2, "in_channels": 16, "out_channels": 16, "joint_attention_dim": 4096}
 PUBLISHED |= {"pooled_projection_dim": 2048, "pos_embed_max_size": 192, "attention_head_dim": 64}
 SD3_MEDIUM = {**PUBLISHED, "num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}
-SD35_LARGE = {**PUBLISHED, "num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432}
+SD35_LARGE: dict[str, Any] = {**PUBLISHED, "num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432}
 SD35_LARGE |= {"qk_norm": "rms_norm"}
 
 TEMPLATE = """# One step of stage one
@@ -138,7 +138,8 @@ def count_forwards(loop: Loop, step: int, batch_size: int) -> float:
         with_graph = torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters())
         rows["graph" if with_graph else "plain"] += len(inputs["hidden_states"])
 
-    networks = {loop.trainer.roles.teacher, loop.trainer.roles.student, loop.trainer.roles.fake_score}
+    roles = loop.trainer.roles
+    networks = {cast(nn.Module, role) for role in (roles.teacher, roles.student, roles.fake_score)}  # full copies
     handles = [network.register_forward_pre_hook(count, with_kwargs=True) for network in networks]
     loop.update(step)
     for handle in handles:
@@ -176,12 +177,13 @@ def seconds(loop: Loop, step: int) -> float:
 
 def state_bytes(trainer: StageOneTrainer) -> int:
     """Weights of all roles, gradients of both that train, and AdamW's moments; the average left out."""
-    owners = (
-        [trainer.roles.teacher, *trainer.networks.trained.values()] if trainer.params.parametrization == "full" else []
-    )
-    modules = owners or [trainer.networks.model]
+    networks = trainer.networks
+    if isinstance(networks, FullCopies):
+        modules = [networks.teacher, *networks.trained.values()]
+    else:
+        modules = [cast(SharedBackbone, networks).model]
     weights = {id(p): p for module in modules for p in module.parameters()}
-    trained = [p for role in (STUDENT, FAKE_SCORE) for p in trainer.networks.parameters(role)]
+    trained = [p for role in (STUDENT, FAKE_SCORE) for p in networks.parameters(role)]
     moments = [
         value
         for stepper in (trainer.student_stepper, trainer.fake_stepper)
@@ -335,7 +337,7 @@ def main() -> None:
     if arguments.write:
         (PROJECT / "docs/benchmarks").mkdir(exist_ok=True)
         (PROJECT / "docs/benchmarks/stage_one_step.md").write_text(text)
-    published, ours = (loops.set_index("loop").loc[name] for name in ("published", "ours"))
+    published, ours = (loops[loops["loop"] == name].iloc[0] for name in ("published", "ours"))
     summary = {
         "time_ratio": published["seconds"] / ours["seconds"],
         "peak_memory_ratio": published["peak_mib"] / ours["peak_mib"],

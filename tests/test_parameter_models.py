@@ -20,6 +20,7 @@ from onex_distill.engine.stage_one_params import ImportanceParams, StageOneParam
 from onex_distill.engine.stage_two import AdversarialParams, CotrainingParams
 from onex_distill.parameters import Params
 from onex_distill.pipelines.ablation.params import AblationParams
+from onex_distill.pipelines.pareto.params import BandSearchParams
 from onex_distill.pipelines.recovery.params import RecoveryParams
 
 
@@ -97,7 +98,7 @@ def agreeing_recovery(fields: dict[str, Any]) -> dict[str, Any]:
     return {
         "seeds": (*fields["seeds"], 1, 2),
         "alone": alone.model_copy(update=one_set | warmup),
-        "cotraining": fields["cotraining"].model_copy(update=one_set | same),
+        "cotraining": fields["cotraining"].model_copy(update=one_set | same | {"fitting_steps": 0}),
         "uncached": fields["uncached"].model_copy(update=same),
     }
 
@@ -106,8 +107,13 @@ def agreeing_ablation(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {"training": fields["training"].model_copy(update={"select": "last"})}
 
 
+def agreeing_search(fields: dict[str, Any]) -> dict[str, Any]:
+    return fields | {"nfe": fields["nfe"] or 1.5, "nfe_flops": None}
+
+
 AGREEING = {
     AblationParams: agreeing_ablation,
+    BandSearchParams: agreeing_search,
     ComputeParams: agreeing_compute,
     ImportanceParams: agreeing_importance,
     StageOneParams: agreeing_stage_one,
@@ -244,3 +250,11 @@ def takes(model: type[Params], name: str, value: float) -> bool:
 def test_numbers_that_are_not_finite_are_refused():
     values = float("inf"), float("nan")
     assert not [(model.__name__, name) for model, name in FLOATS if any(takes(model, name, bad) for bad in values)]
+
+
+@pytest.mark.parametrize("budget", [{"nfe": 1.7, "nfe_flops": 1.7}, {"nfe": None, "nfe_flops": None}])
+def test_a_band_search_has_one_budget(budget):
+    rest = {"num_inference_steps": 2, "max_bands": 1, "images": 1, "measured": 1, "fixed": [], "random": 0, "seed": 0}
+    with pytest.raises(ValidationError, match=r"either nfe or nfe_flops, got .*; set one of them") as error:
+        BandSearchParams(**rest, **budget)
+    assert "\n" not in error.value.errors()[0]["msg"]

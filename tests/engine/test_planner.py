@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -17,6 +18,8 @@ from onex_distill.engine.planner import (
     stage_one_need,
     stage_two_need,
 )
+from onex_distill.engine.stage_two import AdversarialParams
+from onex_distill.models.backbones import TimmParams
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.models.tiny import build_transformer, seeded
 from onex_distill.storage.model_folder import save_model
@@ -119,3 +122,31 @@ def test_what_is_there_is_shared_by_the_machines_processes(compute, tmp_path):
     assert available_memory(half) == pytest.approx(available_memory(compute) / 2, rel=0.2)
     assert available_disk(tmp_path / "not" / "yet" / "there") > 0
     assert json.dumps(available_disk(tmp_path))
+
+
+def test_a_cotraining_needs_its_compensation_and_residuals_too(inputs, cotraining_params, compute):
+    params = cotraining_params.model_copy(update={"candidates": (((1, 2),), ((1, 2), (3, 4))), "batch_size": 3})
+    alone = AdversarialParams(**{name: getattr(params, name) for name in AdversarialParams.model_fields})
+    cached, plain = (stage_two_need(inputs.teacher, 12, p, compute) for p in (params, alone))
+    width, tokens, functions = 16, 12 + 16, 2 * 2  # two bands of two streams
+    trained = functions * (2 * width + (width + 1) * 2 * width + (2 * width + 1) * width)
+    residuals = 2 * 3 * tokens * width * 4
+    assert cached.memory - plain.memory == trained * (4 + 4 + 8) + residuals
+    assert cached.disk - plain.disk == trained * (3 * (4 + 8) + 4)
+    half = compute.model_copy(update={"mixed_precision": "bf16"})
+    cached, plain = (stage_two_need(inputs.teacher, 12, p, half) for p in (params, alone))
+    assert cached.memory - plain.memory == trained * (4 + 4 + 8) + residuals // 2
+
+
+def test_an_adversarial_training_needs_its_backbone(inputs, adversarial_params, compute):
+    named = adversarial_params.model_copy(update={"backbone": TimmParams(kind="timm", name="resnet10t", weights=None)})
+    more = stage_two_need(inputs.teacher, 12, named, compute).memory
+    network = timm.create_model("resnet10t", features_only=True)
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    assert more - stage_two_need(inputs.teacher, 12, adversarial_params, compute).memory == 4 * weights
+
+
+def test_a_backbone_that_nobody_knows_is_refused(inputs, adversarial_params, compute):
+    named = adversarial_params.model_copy(update={"backbone": TimmParams(kind="timm", name="resnet1O", weights=None)})
+    with pytest.raises(ValueError, match="unknown timm model 'resnet1O'; did you mean"):
+        stage_two_need(inputs.teacher, 12, named, compute)

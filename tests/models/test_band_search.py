@@ -5,8 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onex_distill.models.band_search import blocks_to_skip, predict_damage, sets_of_bands
+from onex_distill.models.band_search import blocks_to_skip, plans_by_blocks, predict_damage, sets_of_bands
 from onex_distill.models.cache_plan import check_bands, effective_nfe, plan_for_budget, reuse_after_first
+
+
+def skipped_by_blocks(nfe: float, num_layers: int) -> int:
+    costs = {n: effective_nfe(plan, num_layers) for n, plan in plans_by_blocks(num_layers, 2).items()}
+    return blocks_to_skip("nfe", nfe, costs, 2)
 
 
 @pytest.mark.parametrize(
@@ -14,12 +19,20 @@ from onex_distill.models.cache_plan import check_bands, effective_nfe, plan_for_
     [(1.67, 12, 4), (1.75, 12, 3), (1.5, 12, 6), (1.92, 12, 1), (1.17, 12, 10), (1.67, 24, 8), (1.74, 38, 10)],
 )
 def test_the_papers_budgets_skip_the_papers_blocks(nfe, num_layers, expected):
-    assert blocks_to_skip(nfe, num_layers, 2) == expected
+    assert skipped_by_blocks(nfe, num_layers) == expected
+
+
+def test_any_count_of_evaluations_serves():
+    costs = {1: 1.904, 2: 1.806, 3: 1.714}
+    budgets = {1.9: 1, 1.89: 2, 1.81: 2, 1.72: 3, 1.71: 3}
+    assert {budget: blocks_to_skip("nfe_flops", budget, costs, 2) for budget in budgets} == budgets
+    with pytest.raises(ValueError, match=r"no band meets nfe_flops 1\.7 in 2 steps; choose one from 1\.71 to below 2"):
+        blocks_to_skip("nfe_flops", 1.7, costs, 2)
 
 
 @given(nfe=st.floats(1.2, 1.99), num_layers=st.integers(8, 40))
 def test_the_fewest_blocks_that_meet_a_budget_are_skipped(nfe, num_layers):
-    skipped = blocks_to_skip(nfe, num_layers, 2) if nfe >= 1.3 else 0
+    skipped = skipped_by_blocks(nfe, num_layers) if nfe >= 1.3 else 0
     candidates = [((1, 1 + count),) for count in range(1, num_layers - 1)]
     if skipped:
         plan = plan_for_budget(nfe, candidates, num_layers, 2)
@@ -28,8 +41,8 @@ def test_the_fewest_blocks_that_meet_a_budget_are_skipped(nfe, num_layers):
 
 @pytest.mark.parametrize("nfe", [2.0, 2.5, 1.1])
 def test_a_budget_that_no_band_meets_is_refused(nfe):
-    with pytest.raises(ValueError, match=rf"no band of 12 blocks meets nfe {nfe} in 2 steps; .* 1\.17 to below 2"):
-        blocks_to_skip(nfe, 12, 2)
+    with pytest.raises(ValueError, match=rf"no band meets nfe {nfe} in 2 steps; .* 1\.17 to below 2"):
+        skipped_by_blocks(nfe, 12)
 
 
 def brute_force(skipped: int, num_layers: int, max_bands: int) -> set:

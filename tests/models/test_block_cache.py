@@ -365,6 +365,38 @@ def test_a_band_outside_the_model_is_refused(six_blocks):
         BlockCache(transformer, reuse_after_first([(3, 6)], 2), Compensation(16, [((3, 6),)], "identity"))
 
 
+def test_a_second_cache_is_refused(one, compensation):
+    cache = BlockCache(one, PLAN, compensation).attach()
+    with pytest.raises(ValueError, match="the transformer has a block cache; detach that one first"):
+        BlockCache(one, PLAN, compensation).attach()
+    cache.detach()
+    BlockCache(one, PLAN, compensation).attach()
+
+
+@torch.no_grad()
+def test_a_forward_that_was_replaced_before_or_meanwhile_is_kept(one, prompts, inputs, compensation):
+    cache, ran = BlockCache(one, PLAN, compensation), []
+    cache.attach()
+    expected = run_all(cache, inputs, prompts)
+    cache.detach()
+    block, plain = one.transformer_blocks[1], one.transformer_blocks[1].forward
+
+    def replaced(*args, **kwargs):
+        ran.append(1)
+        return plain(*args, **kwargs)
+
+    block.forward = replaced
+    cache.attach()
+    assert all(map(torch.equal, run_all(cache, inputs, prompts), expected))
+    cache.detach()
+    assert block.forward is replaced
+    cache.attach()
+    block.forward = plain
+    cache.detach()
+    assert block.forward is plain
+    assert ran == [1]
+
+
 def test_a_band_without_compensation_is_refused(one, compensation):
     with pytest.raises(ValueError, match=r"has band \[2, 4\], the compensation only \[\[1, 3\], \[1, 5\], \[4, 5\]\]"):
         BlockCache(one, reuse_after_first([(2, 4)], 2), compensation)

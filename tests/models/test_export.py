@@ -1,14 +1,17 @@
 import json
 import shutil
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict
 
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
+from diffusers.callbacks import PipelineCallback
 from torch import nn
 
 from onex_distill.flow.sigmas import step_sigmas
-from onex_distill.models.block_cache import HOOK_NAME, BlockCache
+from onex_distill.models.block_cache import BlockCache, is_cached
 from onex_distill.models.cache_plan import CachePlan, reuse_after_first
 from onex_distill.models.compensation import Compensation
 from onex_distill.models.export import FractionalStableDiffusion3Pipeline
@@ -52,9 +55,12 @@ def sampled_by_hand(
 
 def is_untouched(pipeline: FractionalStableDiffusion3Pipeline) -> bool:
     """No hook of a call is left."""
-    blocks = pipeline.transformer.transformer_blocks
-    hooked = [HOOK_NAME in block._diffusers_hook.hooks for block in blocks if hasattr(block, "_diffusers_hook")]
-    return not any(hooked) and not pipeline.transformer._forward_pre_hooks
+    modules = (pipeline.transformer, *pipeline.transformer.transformer_blocks)
+    return not is_cached(pipeline.transformer) and not any("forward" in vars(module) for module in modules)
+
+
+def sampled(pipeline: FractionalStableDiffusion3Pipeline, noise: torch.Tensor, **arguments) -> torch.Tensor:
+    return pipeline(TEXTS, latents=noise[:2], output_type="latent", **arguments).images
 
 
 def test_the_default_call_equals_sampling_by_hand(fractional, noise):
@@ -283,6 +289,75 @@ def test_a_call_that_raised_leaves_the_transformer_untouched(fractional, noise):
         fractional(TEXTS, latents=noise[:2], callback_on_step_end=callback)
     assert is_untouched(fractional)
     assert torch.equal(fractional(TEXTS, latents=noise[:2], output_type="latent").images, expected)
+
+
+def compile_in_place(pipeline: FractionalStableDiffusion3Pipeline) -> None:
+    pipeline.transformer.compile(backend="eager", fullgraph=True)
+
+
+def wrap_compiled(pipeline: FractionalStableDiffusion3Pipeline) -> None:
+    pipeline.transformer = torch.compile(pipeline.transformer, backend="eager", fullgraph=True)
+
+
+@pytest.mark.parametrize("compile_transformer", [compile_in_place, wrap_compiled])
+def test_a_compiled_transformer_is_compiled_for_the_first_image_alone(
+    fractional, noise, compile_transformer: Callable[[FractionalStableDiffusion3Pipeline], None]
+):
+    expected = {nfe: sampled(fractional, noise, nfe=nfe) for nfe in (1.5, 1.75)}
+    torch._dynamo.reset()
+    compile_transformer(fractional)
+    for nfe, latents in expected.items():
+        torch._dynamo.utils.counters.clear()
+        torch.testing.assert_close(sampled(fractional, noise, nfe=nfe), latents)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # a step that computes, one that reuses
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for nfe, latents in reversed(expected.items()):
+            torch.testing.assert_close(sampled(fractional, noise, nfe=nfe), latents)
+    assert not is_cached(fractional.transformer)
+
+
+def test_a_copy_samples_with_its_own_weights(fractional, noise):
+    expected = sampled(fractional, noise)
+    copy = deepcopy(fractional)
+    assert torch.equal(sampled(copy, noise), expected)
+    nn.init.zeros_(copy.transformer.proj_out.weight)
+    assert not torch.allclose(sampled(copy, noise), expected)
+    assert torch.equal(sampled(fractional, noise), expected)
+
+
+def test_pipelines_share_a_transformer(fractional, noise):
+    other = FractionalStableDiffusion3Pipeline(
+        **{**fractional.components, "compensation": Compensation(16, CANDIDATES, "identity")}, max_sequence_length=6
+    )
+    other.set_progress_bar_config(disable=True)
+    expected = [sampled(pipeline, noise) for pipeline in (fractional, other)]
+    assert not torch.allclose(*expected)
+    assert all(
+        torch.equal(sampled(p, noise), latents) for p, latents in zip((fractional, other), expected, strict=True)
+    )
+
+
+def test_a_replaced_compensation_is_used(fractional, noise):
+    expected = sampled(fractional, noise)
+    trained = fractional.compensation
+    fractional.register_modules(compensation=Compensation(16, CANDIDATES, "identity"))
+    assert not torch.allclose(sampled(fractional, noise), expected)
+    fractional.register_modules(compensation=trained)
+    assert torch.equal(sampled(fractional, noise), expected)
+
+
+def test_a_callback_of_diffusers_gets_the_tensors_that_it_reads(fractional, noise):
+    class Reading(PipelineCallback):
+        tensor_inputs = ("latents", "prompt_embeds")
+        seen = ()
+
+        def callback_fn(self, pipeline, step, timestep, tensors):
+            Reading.seen += (*tensors,)
+            return tensors
+
+    expected = sampled(fractional, noise)
+    assert torch.equal(sampled(fractional, noise, callback_on_step_end=Reading()), expected)
+    assert Reading.seen == 2 * Reading.tensor_inputs
 
 
 @pytest.mark.parametrize("steps", [0, -1])

@@ -4,9 +4,12 @@ import json
 
 import pytest
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
 
 from onex_distill.models import tiny
-from support import newest
+from onex_distill.models.cache_plan import effective_nfe, reuse_after_first
+from support import PROJECT, newest
 
 CAPTIONS = [
     f"a photo of number {word} on a table"
@@ -84,3 +87,14 @@ def test_precompute_and_stage_one(run_pipeline, tmp_path, env, num_layers, qk_no
     student = SD3Transformer2DModel.from_pretrained(newest(data, "06_models/student_stage_one"))
     assert len(student.transformer_blocks) == num_layers
     assert json.loads(newest(data, "05_model_input/fractional_167_band.json").read_text()) == band
+
+
+@pytest.mark.parametrize(("env", "num_layers"), [("base", 12), ("sd3_medium", 24), ("sd35_large", 38)])
+def test_fractional_methods_are_named_by_what_they_cost(env, num_layers):
+    bootstrap_project(PROJECT)
+    with KedroSession.create(project_path=PROJECT, env=env) as session:
+        tree = session.load_context().params
+    for namespace in ("fractional_167", "fractional_175"):
+        (bands,) = tree[namespace]["cotraining"].candidates
+        nfe = effective_nfe(reuse_after_first(bands, 2), num_layers)
+        assert tree["methods"][namespace].name == f"fractional_{nfe:.2f}"

@@ -75,6 +75,8 @@ def test_the_search_compares_promising_fixed_and_random_bands(data):
     assert sorted(table["rank"])[:2] == [1, 2]
     assert table[["fid", "alignment", "diversity"]].notna().all(axis=None)
     assert table["fid"].is_monotonic_increasing
+    assert table["nfe"].tolist() == pytest.approx([5 / 3] * len(table))
+    assert table["nfe_flops"].tolist() == pytest.approx([5 / 3] * len(table), abs=0.02)
 
 
 def test_a_sampled_method_takes_a_budget(data, run_pipeline):
@@ -88,8 +90,10 @@ def test_a_sampled_method_takes_a_budget(data, run_pipeline):
     ("search", "message"),
     [
         ({"fixed": [[1, 4]]}, "band_search.fixed skips 3 blocks but nfe 1.67 needs 4 of 12"),
+        ({"nfe": None, "nfe_flops": 1.55, "fixed": [[1, 6]]}, "fixed skips 5 blocks but nfe_flops 1.55 needs 6 of 12"),
         ({"fixed": [[0, 4]]}, r"band \[0, 4\] must be"),
-        ({"nfe": 1.0}, "no band of 12 blocks meets nfe 1.0"),
+        ({"nfe": 1.0}, "no band meets nfe 1.0 in 2 steps"),
+        ({"nfe": None, "nfe_flops": 1.0}, "no band meets nfe_flops 1.0 in 2 steps"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused(data, run_pipeline, search, message):

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from onex_distill.engine.checkpoint import KEPT
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.stage_one_params import StageOneParams
-from onex_distill.engine.stage_two import AdversarialParams
+from onex_distill.engine.stage_two import AdversarialParams, CotrainingParams
+from onex_distill.models.backbones import backbone_parameters
+from onex_distill.models.compensation import Compensation
 from onex_distill.models.lora import add_lora
 from onex_distill.models.noise import latent_shape
 from onex_distill.models.prompts import PromptBatch
@@ -58,13 +60,15 @@ def stage_one_need(teacher: TeacherFolder, tokens: int, params: StageOneParams, 
 
 
 def stage_two_need(teacher: TeacherFolder, tokens: int, params: AdversarialParams, compute: ComputeParams) -> Need:
-    """A frozen base, adapters with gradient and AdamW, the frozen autoencoder, the graphs of a step and of decoding.
+    """A frozen base, adapters with gradient and AdamW, the frozen autoencoder and the discriminator's backbone, the
+    graphs of a step and of decoding.
 
-    References made online need their generator too.
+    References made online need their generator too, a co-training its compensation.
     """
     transformer, autoencoder = teacher.transformer.build(), teacher.autoencoder.build()
-    count, fixed = _count(transformer.parameters()), _count(autoencoder.parameters())
-    shape = latent_shape(transformer)
+    count = _count(transformer.parameters())
+    fixed = _count(autoencoder.parameters()) + backbone_parameters(params.backbone)
+    shape, cache = latent_shape(transformer), _cache_need(transformer, tokens, params, compute)
     adapted = add_lora(transformer, params.lora)
     trained = _count(p for p in adapted.parameters() if p.requires_grad)
     rows = -(-params.batch_size // compute.ranks)
@@ -73,7 +77,25 @@ def stage_two_need(teacher: TeacherFolder, tokens: int, params: AdversarialParam
     activations = transformer_activations(transformer, rows, tokens, compute) + decoding
     frozen = count * (2 if params.references == "online" else 1)
     state = _shard((frozen + trained) * FLOAT + trained * (FLOAT + MOMENTS), compute) + fixed * FLOAT
-    return Need(state + activations, (KEPT + 1) * trained * (FLOAT + MOMENTS) + 2 * count * FLOAT)
+    disk = (KEPT + 1) * trained * (FLOAT + MOMENTS) + 2 * count * FLOAT + cache.disk
+    return Need(state + activations + cache.memory, disk)
+
+
+def _cache_need(
+    transformer: SD3Transformer2DModel, tokens: int, params: AdversarialParams, compute: ComputeParams
+) -> Need:
+    """The compensation with gradient and AdamW, whole on every rank, and the residuals that a step stores."""
+    if not isinstance(params, CotrainingParams):
+        return Need(0, 0)
+    width, (_, height, breadth) = transformer.inner_dim, latent_shape(transformer)
+    with torch.device("meta"):
+        compensation = Compensation(width, params.candidates, **params.compensation_function.model_dump())
+    trained = _count(compensation.parameters())
+    rows = -(-params.batch_size // compute.ranks)
+    both_streams = tokens + height * breadth // transformer.config.patch_size**2
+    residuals = max(map(len, params.candidates)) * rows * both_streams * width * _element(compute)
+    state = trained * (FLOAT + MOMENTS)
+    return Need(state + trained * FLOAT + residuals, (KEPT + 1) * state + trained * FLOAT)
 
 
 def transformer_activations(transformer: SD3Transformer2DModel, rows: int, tokens: int, compute: ComputeParams) -> int:
@@ -85,7 +107,7 @@ def transformer_activations(transformer: SD3Transformer2DModel, rows: int, token
     )
     noise = torch.empty((rows, *latent_shape(transformer)), device="meta")
     whole = saved_bytes(transformer, lambda: predict_velocity(transformer, noise, 1.0, prompts))
-    return whole // 2 if compute.mixed_precision == "bf16" else whole
+    return whole * _element(compute) // FLOAT
 
 
 def saved_bytes(module: nn.Module, forward: Callable[[], Tensor]) -> int:
@@ -135,6 +157,11 @@ def require_fit(name: str, need: Need, memory: int, disk: int, compute: ComputeP
 def gib(size: int) -> float:
     """Bytes as GiB."""
     return size / 2**30
+
+
+def _element(compute: ComputeParams) -> int:
+    """Bytes of a number in an activation."""
+    return FLOAT // 2 if compute.mixed_precision == "bf16" else FLOAT
 
 
 def _shard(size: int, compute: ComputeParams) -> int:

@@ -98,10 +98,27 @@ def check_backbone(params: BackboneParams) -> None:
         _find_weights(params.name, params.weights)
 
 
-def _find_weights(name: str, weights: Path | None) -> Path:
+def backbone_parameters(params: BackboneParams) -> int:
+    """How many weights a timm backbone has, from its name alone; ShapesWorld's small recogniser counts as none.
+
+    Raises ValueError for an unknown name.
+    """
+    if not isinstance(params, TimmParams):
+        return 0
+    _check_name(params.name)
+    with torch.device("meta"):
+        network = timm.create_model(params.name, num_classes=0, features_only=True)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _check_name(name: str) -> None:
     known = [*timm.list_models(), *timm.list_pretrained()]
     if name not in known:
         raise ValueError(unknown_name("timm model", name, known))
+
+
+def _find_weights(name: str, weights: Path | None) -> Path:
+    _check_name(name)
     path = _cached_weights(name) if weights is None else weights
     if path.suffix != ".safetensors" or not path.is_file():
         raise ValueError(f"weights {path} of the backbone {name!r} are no .safetensors file; correct the path")

@@ -1,27 +1,32 @@
 """Which sets of bands meet a budget, and which of them promise the least damage."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import combinations, pairwise
 
 import pandas as pd
 
-from onex_distill.models.cache_plan import Bands, effective_nfe, reuse_after_first
+from onex_distill.models.cache_plan import Bands, CachePlan, reuse_after_first
 
 
-def blocks_to_skip(nfe: float, num_layers: int, num_inference_steps: int) -> int:
-    """The fewest blocks that every step after the first has to skip to meet a budget, compared at two decimals.
-
-    Raises ValueError for a budget that needs no band, or more than all blocks between the first and the last.
-    """
-    plans = {
+def plans_by_blocks(num_layers: int, num_inference_steps: int) -> dict[int, CachePlan]:
+    """For every number of blocks that steps after the first can skip, the plan whose band starts at block 1."""
+    return {
         skipped: reuse_after_first(((1, 1 + skipped),), num_inference_steps) for skipped in range(1, num_layers - 1)
     }
-    costs = {skipped: round(effective_nfe(plan, num_layers), 2) for skipped, plan in plans.items()}
-    enough = [skipped for skipped, cost in costs.items() if cost <= nfe < num_inference_steps]
+
+
+def blocks_to_skip(count: str, budget: float, costs: Mapping[int, float], num_inference_steps: int) -> int:
+    """The fewest skipped blocks whose cost is within a budget, compared at two decimals.
+
+    ``costs`` are evaluations by skipped blocks, ``count`` is the name of how they are counted. Raises ValueError for a
+    budget that needs no band, or that no number of blocks meets.
+    """
+    rounded = {skipped: round(cost, 2) for skipped, cost in costs.items()}
+    enough = [skipped for skipped, cost in rounded.items() if cost <= budget < num_inference_steps]
     if not enough:
         raise ValueError(
-            f"no band of {num_layers} blocks meets nfe {nfe} in {num_inference_steps} steps; choose one from "
-            f"{min(costs.values()):.2f} to below {num_inference_steps}"
+            f"no band meets {count} {budget} in {num_inference_steps} steps; choose one from "
+            f"{min(rounded.values()):.2f} to below {num_inference_steps}"
         )
     return min(enough)
 

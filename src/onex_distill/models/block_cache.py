@@ -3,7 +3,7 @@
 A computing step stores a band's total residual of both streams, delta = output of the band - input of the band. A
 reusing step skips the band and adds f(delta) to its input, f being the compensation of each stream (which may look at
 that input too). The cache is a set of hooks on one untouched ``SD3Transformer2DModel`` and its blocks; detaching them
-restores the plain model.
+restores the plain model, and what torch.compile made of either serves again when they are attached again.
 
 Shapes: B batch, N image tokens, L text tokens, D width; streams are text (B, L, D) and image (B, N, D).
 """
@@ -15,13 +15,10 @@ from typing import Any, NamedTuple
 
 import torch
 from diffusers import SD3Transformer2DModel
-from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
 from onex_distill.models.cache_plan import CachePlan, check_bands
 from onex_distill.models.compensation import Compensation, Streams
-
-HOOK_NAME = "onex_block_cache"
 
 
 class Place(NamedTuple):
@@ -54,6 +51,8 @@ class BlockCache:
         self.compensation = compensation
         self.step: Step | None = None
         self.use(plan)
+        blocks = transformer.transformer_blocks
+        self.hooks = [_ForwardHook(self, transformer), *(_BlockHook(self, blocks[i], i) for i in self._blocks())]
 
     def use(self, plan: CachePlan) -> None:
         """Take another plan from the next sampling on; its bands must be among the compensation's."""
@@ -72,16 +71,20 @@ class BlockCache:
         }
 
     def attach(self) -> "BlockCache":
-        """Put hooks on the transformer and on every block that any plan may skip."""
-        HookRegistry.check_if_exists_or_initialize(self.transformer).register_hook(_ForwardHook(self), HOOK_NAME)
-        for index in self._blocks():
-            block: nn.Module = self.transformer.transformer_blocks[index]
-            HookRegistry.check_if_exists_or_initialize(block).register_hook(_BlockHook(self, index), HOOK_NAME)
+        """Put hooks on the transformer and on every block that any plan may skip.
+
+        Raises ValueError for a transformer that has a cache.
+        """
+        if is_cached(self.transformer):
+            raise ValueError("the transformer has a block cache; detach that one first")
+        for hook in self.hooks:
+            hook.attach()
         return self
 
     def detach(self) -> None:
         """Remove the hooks and forget what was stored."""
-        HookRegistry.check_if_exists_or_initialize(self.transformer).remove_hook(HOOK_NAME, recurse=True)
+        for hook in self.hooks:
+            hook.detach()
         self.reset()
 
     def reset(self) -> None:
@@ -118,7 +121,9 @@ class BlockCache:
         delta = step.deltas[band]
         if delta is None or step.sigma is None:
             raise RuntimeError("no residual is stored: run a computing step (begin_step(0)) before a reusing one")
-        residual = self.compensation(self.plan.bands[band], delta, (text, image), step.sigma)
+        start, stop = self.plan.bands[band]
+        # int() makes constants of what torch.compile takes for variables once the plan has changed
+        residual = self.compensation((int(start), int(stop)), delta, (text, image), step.sigma)
         return text + residual[0], image + residual[1]
 
     def _blocks(self) -> list[int]:
@@ -135,25 +140,62 @@ def check_compensation(compensation: Compensation, transformer: SD3Transformer2D
         )
 
 
-class _BlockHook(ModelHook):
+def is_cached(transformer: SD3Transformer2DModel) -> bool:
+    """Whether a block cache is attached."""
+    modules = (transformer, *transformer.transformer_blocks)
+    return any(isinstance(getattr(module.forward, "__self__", None), _Hook) for module in modules)
+
+
+class _Hook:
+    """Stands in for a module's forward while attached.
+
+    diffusers' registry of hooks makes a new forward for every hook it takes, for which torch.compile compiles again,
+    and a copy of a module that it hooks runs the original; here both forwards are kept, as bound methods.
+    """
+
+    def __init__(self, cache: BlockCache, module: nn.Module) -> None:
+        self.cache = cache
+        self.module = module
+        self.original = module.forward
+        self.replacement = self.forward
+
+    def attach(self) -> None:
+        """Take the place of the forward that the module has now."""
+        if self.module.forward != self.original:
+            self.original = self.module.forward
+        self.module.forward = self.replacement
+
+    def detach(self) -> None:
+        """Give the module its forward back, unless another has taken the place since."""
+        if self.module.forward == self.replacement:
+            del self.module.forward
+            if self.module.forward != self.original:
+                self.module.forward = self.original
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module does instead."""
+        raise NotImplementedError
+
+
+class _BlockHook(_Hook):
     """The part of the cache that sits on one block."""
 
-    def __init__(self, cache: BlockCache, index: int) -> None:
-        super().__init__()
-        self.cache = cache
+    def __init__(self, cache: BlockCache, module: nn.Module, index: int) -> None:
+        super().__init__(cache, module)
         self.index = index
 
-    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Streams:
+    def forward(self, *args: Any, **kwargs: Any) -> Streams:
+        """Run the block, and store its band's residual; or skip it."""
         step, place = self.cache.step, self.cache.places.get(self.index)
         if step is None or place is None:
-            return self.fn_ref.original_forward(*args, **kwargs)
+            return self.original(*args, **kwargs)
         image: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         text: Tensor = kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[1]
         if not step.computes[place.band]:
             return self.cache.skip(step, place.band, text, image) if place.is_first else (text, image)
         if place.is_first:
             step.inputs[place.band] = (text, image)
-        streams: Streams = self.fn_ref.original_forward(*args, **kwargs)
+        streams: Streams = self.original(*args, **kwargs)
         entered = step.inputs[place.band]
         if place.is_last and entered is not None:
             step.deltas[place.band] = (streams[0] - entered[0], streams[1] - entered[1])
@@ -161,25 +203,22 @@ class _BlockHook(ModelHook):
         return streams
 
 
-class _ForwardHook(ModelHook):
+class _ForwardHook(_Hook):
     """The part of the cache that sits on the transformer: it notes sigma, and keeps recomputed blocks in step."""
 
-    def __init__(self, cache: BlockCache) -> None:
-        super().__init__()
-        self.cache = cache
-
-    def new_forward(self, module: SD3Transformer2DModel, *args: Any, **kwargs: Any) -> Any:
-        step = self.cache.step
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the transformer in the step that was begun."""
+        step, module = self.cache.step, self.cache.transformer
         if step is None:
-            return self.fn_ref.original_forward(*args, **kwargs)
+            return self.original(*args, **kwargs)
         timestep: Tensor = kwargs["timestep"] if "timestep" in kwargs else args[3]
         step.sigma = timestep / 1000
         if not (module.gradient_checkpointing and torch.is_grad_enabled()):
-            return self.fn_ref.original_forward(*args, **kwargs)
+            return self.original(*args, **kwargs)
         checkpoint = module._gradient_checkpointing_func
         module._gradient_checkpointing_func = _in_step(self.cache, checkpoint)
         try:
-            return self.fn_ref.original_forward(*args, **kwargs)
+            return self.original(*args, **kwargs)
         finally:
             module._gradient_checkpointing_func = checkpoint
 

@@ -13,6 +13,8 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from torch import Tensor
 from transformers import (
     CLIPTextModelWithProjection,
     CLIPTokenizer,
@@ -72,6 +74,7 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
         )
         self.register_modules(compensation=compensation)
         self.register_to_config(num_inference_steps=num_inference_steps, max_sequence_length=max_sequence_length)
+        self._cache: BlockCache | None = None
         if compensation is not None:
             check_compensation(compensation, transformer)
             default = reuse_after_first(compensation.candidates[0], num_inference_steps)
@@ -111,13 +114,20 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
             if nfe is not None:
                 raise ValueError(f"nfe {nfe} needs a compensation and this pipeline has none; leave nfe out")
             return super().__call__(**call)
-        cache = BlockCache(self.transformer, self._plan(steps, nfe), self.compensation).attach()
-        handle = self.transformer.register_forward_pre_hook(_StepCounter(cache))
+        cache = self._cache_of(self._plan(steps, nfe)).attach()
         try:
-            return super().__call__(**call)
+            cache.begin_step(0)
+            return super().__call__(**_telling_steps(cache, call))
         finally:
-            handle.remove()
             cache.detach()
+
+    def _cache_of(self, plan: CachePlan) -> BlockCache:
+        """The same cache in every call, or a compiled transformer would be compiled again."""
+        parts = (self.transformer, self.compensation)
+        if self._cache is None or (self._cache.transformer, self._cache.compensation) != parts:
+            self._cache = BlockCache(self.transformer, plan, self.compensation)
+        self._cache.use(plan)
+        return self._cache
 
     def _plan(self, steps: int, nfe: float | None) -> CachePlan:
         if nfe is not None:
@@ -146,13 +156,20 @@ def _check_compensation(folder: Path) -> None:
         raise ValueError(f"{error}; copy the exported student again, or export it again") from error
 
 
-class _StepCounter:
-    """Tells the cache about each step: the pipeline calls the transformer once a step."""
+def _telling_steps(cache: BlockCache, call: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call with a callback that begins the cache's next step, around the one that they have.
 
-    def __init__(self, cache: BlockCache) -> None:
-        self.cache = cache
-        self.step = 0
+    A hook on the transformer would be part of what torch.compile compiles.
+    """
+    callback = call.get("callback_on_step_end")
 
-    def __call__(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
-        self.cache.begin_step(self.step)
-        self.step += 1
+    def after_step(pipeline: StableDiffusion3Pipeline, step: int, timestep: Tensor, tensors: dict[str, Any]) -> Any:
+        if step + 1 < cache.plan.num_inference_steps:
+            cache.begin_step(step + 1)
+        return {} if callback is None else callback(pipeline, step, timestep, tensors)
+
+    call = {**call, "callback_on_step_end": after_step}
+    if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
+        # diffusers asks its own callbacks what they read, but does not see them inside this one
+        call["callback_on_step_end_tensor_inputs"] = callback.tensor_inputs
+    return call

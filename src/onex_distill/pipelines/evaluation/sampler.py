@@ -15,7 +15,8 @@ from onex_distill.engine.sampling import SamplingJob
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.metrics.cost import flops_of
 from onex_distill.models.block_cache import BlockCache
-from onex_distill.models.cache_plan import Bands, effective_nfe, reuse_after_first
+from onex_distill.models.cache_plan import Bands, CachePlan, effective_nfe, reuse_after_first
+from onex_distill.models.compensation import Compensation
 from onex_distill.models.noise import latent_shape
 from onex_distill.models.prompts import PromptBatch
 from onex_distill.models.sampling import sample_latents
@@ -82,23 +83,37 @@ def cost_of(
     FLOPs are counted on the meta device, which computes nothing.
     """
     network: SD3Transformer2DModel = transformer.build()
-    noise = torch.empty((1, *latent_shape(network)), device="meta")
-    prompts = PromptBatch(_shape_of(embeddings, "prompt_embeds"), _shape_of(embeddings, "pooled_prompt_embeds"))
-    one = flops_of(lambda: sample_latents(network, noise, step_sigmas(1, shift), prompts))
-    plan, sigmas = reuse_after_first(bands, method.steps), step_sigmas(method.steps, shift)
-    cache = None if compensation is None else BlockCache(network, plan, compensation.build()).attach()
-    before_step = None if cache is None else cache.begin_step
-    total = flops_of(
-        lambda: sample_latents(network, noise, sigmas, prompts, prompts, method.guidance_scale, before_step)
-    )
+    plan, scale = reuse_after_first(bands, method.steps), method.guidance_scale
+    module = None if compensation is None else compensation.build()
     blocks = effective_nfe(plan, len(network.transformer_blocks))
     return {
         "method": method.name,
         "steps": method.steps,
-        "nfe": blocks * (2 if method.guidance_scale > 1 else 1),
-        "nfe_flops": total / one,
+        "nfe": blocks * (2 if scale > 1 else 1),
+        "nfe_flops": evaluations_by_flops(network, plan, shift, embeddings, module, scale),
         "seconds_per_image": float(images.column("seconds").median()),
     }
+
+
+def evaluations_by_flops(
+    network: SD3Transformer2DModel,
+    plan: CachePlan,
+    shift: float,
+    embeddings: TensorTable,
+    compensation: Compensation | None,
+    guidance_scale: float = 1.0,
+) -> float:
+    """FLOPs of a sampling, compensation included, over those of one evaluation; the network is on the meta device."""
+    noise = torch.empty((1, *latent_shape(network)), device="meta")
+    prompts = PromptBatch(_shape_of(embeddings, "prompt_embeds"), _shape_of(embeddings, "pooled_prompt_embeds"))
+    sigmas = step_sigmas(plan.num_inference_steps, shift)
+    one = flops_of(lambda: sample_latents(network, noise, step_sigmas(1, shift), prompts))
+    if compensation is None:
+        return flops_of(lambda: sample_latents(network, noise, sigmas, prompts, prompts, guidance_scale)) / one
+    cache = BlockCache(network, plan, compensation).attach()
+    whole = flops_of(lambda: sample_latents(network, noise, sigmas, prompts, prompts, guidance_scale, cache.begin_step))
+    cache.detach()
+    return whole / one
 
 
 def _shape_of(table: TensorTable, name: str) -> Tensor:

@@ -1,6 +1,8 @@
 """Parameters of the pareto pipeline."""
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from typing import Self
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from onex_distill.models.cache_plan import Bands
 from onex_distill.parameters import Params
@@ -9,11 +11,13 @@ from onex_distill.parameters import Params
 class BandSearchParams(Params):
     """Bands that skip enough blocks for a budget, in at most ``max_bands`` separated runs.
 
+    The budget is either ``nfe``, evaluations that count blocks, or ``nfe_flops``, evaluations that count FLOPs.
     Damage is predicted from ``images`` samples; then plain caching of the ``measured`` most promising sets of bands is
     measured, beside the ``fixed`` one and ``random`` ones.
     """
 
-    nfe: PositiveFloat
+    nfe: PositiveFloat | None
+    nfe_flops: PositiveFloat | None
     num_inference_steps: PositiveInt
     max_bands: PositiveInt
     images: PositiveInt
@@ -21,3 +25,18 @@ class BandSearchParams(Params):
     fixed: Bands
     random: NonNegativeInt
     seed: int
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.nfe is None) == (self.nfe_flops is None):
+            raise ValueError(
+                f"the budget is either nfe or nfe_flops, got nfe {self.nfe} and nfe_flops {self.nfe_flops}; "
+                "set one of them and make the other null"
+            )
+        return self
+
+    @property
+    def budget(self) -> tuple[str, float]:
+        """The name of the count that is given, and its value."""
+        given = {"nfe": self.nfe, "nfe_flops": self.nfe_flops}
+        return next((count, value) for count, value in given.items() if value is not None)

@@ -7,13 +7,14 @@ import torch
 
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.metrics.reuse import mean_reuse_errors
-from onex_distill.models.band_search import blocks_to_skip, predict_damage, sets_of_bands
-from onex_distill.models.cache_plan import Bands, as_bands, check_bands
+from onex_distill.models.band_search import blocks_to_skip, plans_by_blocks, predict_damage, sets_of_bands
+from onex_distill.models.cache_plan import Bands, as_bands, check_bands, effective_nfe
 from onex_distill.models.compensation import Compensation
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.cache_cotraining.nodes import COMPENSATION
+from onex_distill.pipelines.evaluation.nodes import collect_costs
 from onex_distill.pipelines.evaluation.params import EvaluationParams, MethodParams
-from onex_distill.pipelines.evaluation.sampler import Sampler
+from onex_distill.pipelines.evaluation.sampler import Sampler, evaluations_by_flops
 from onex_distill.pipelines.pareto.nodes import score
 from onex_distill.pipelines.pareto.params import BandSearchParams
 from onex_distill.storage.model_folder import ModelFolder, save_model
@@ -31,7 +32,7 @@ def predict_bands(
     evaluation: EvaluationParams,
 ) -> pd.DataFrame:
     """Every set of bands that meets the budget with its predicted damage, least first; bands as nested lists."""
-    skipped = blocks_to_skip(params.nfe, teacher.num_layers, params.num_inference_steps)
+    skipped = _blocks_to_skip(params, student, teacher, embeddings)
     sets = sets_of_bands(skipped, teacher.num_layers, params.max_bands)
     _check_fixed(params, skipped, teacher.num_layers)
     bands = sorted({band for chosen in (*sets, params.fixed) for band in chosen})
@@ -75,23 +76,43 @@ def measure_bands(
     plain = Compensation(student.build().inner_dim, candidates, "identity")
     save_model(plain, folder / "compensation")
     compensation = ModelFolder(path=folder / "compensation", class_name=COMPENSATION)
-    samples = {}
+    samples, costs = {}, {}
     for number, bands in enumerate([(), *candidates]):
         name = str(_lists(bands)) if bands else WHOLE
         method = MethodParams(name=name, steps=params.num_inference_steps, guidance_scale=1.0, nfe=None)
-        samples[name], _ = sampler.sample(student, method, folder / str(number), compensation, bands)
+        samples[name], costs[name] = sampler.sample(student, method, folder / str(number), compensation, bands)
     scores = score(evaluator, samples.pop(WHOLE), samples)
+    counts = collect_costs(**costs)[["method", "nfe", "nfe_flops"]]
     table = chosen.assign(method=[str(_lists(bands)) for bands in candidates]).merge(scores, on="method")
-    return table.drop(columns="method").assign(nfe=params.nfe).sort_values("fid", ignore_index=True)
+    return table.merge(counts, on="method").drop(columns="method").sort_values("fid", ignore_index=True)
+
+
+def _blocks_to_skip(
+    params: BandSearchParams, student: ModelFolder, teacher: TeacherFolder, embeddings: TensorTable
+) -> int:
+    """How many blocks meet the budget, by blocks or by the FLOPs of plain caching."""
+    count, budget = params.budget
+    plans = plans_by_blocks(teacher.num_layers, params.num_inference_steps)
+    if count == "nfe":
+        costs = {skipped: effective_nfe(plan, teacher.num_layers) for skipped, plan in plans.items()}
+    else:
+        network = student.build()
+        plain = Compensation(network.inner_dim, [plan.bands for plan in plans.values()], "identity")
+        costs = {
+            skipped: evaluations_by_flops(network, plan, teacher.shift, embeddings, plain)
+            for skipped, plan in plans.items()
+        }
+    return blocks_to_skip(count, budget, costs, params.num_inference_steps)
 
 
 def _check_fixed(params: BandSearchParams, skipped: int, num_layers: int) -> None:
     """Raise ValueError unless the fixed bands fit the transformer and cost what the others cost."""
     check_bands(as_bands(params.fixed), num_layers)
+    name, budget = params.budget
     count = sum(stop - start for start, stop in params.fixed)
     if count != skipped:
         raise ValueError(
-            f"band_search.fixed skips {count} blocks but nfe {params.nfe} needs {skipped} of {num_layers}; "
+            f"band_search.fixed skips {count} blocks but {name} {budget} needs {skipped} of {num_layers}; "
             "change one of the two"
         )
 

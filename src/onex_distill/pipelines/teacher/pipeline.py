@@ -5,11 +5,10 @@ from kedro.pipeline import Node, Pipeline
 from onex_distill.pipelines.teacher import nodes
 
 
-def create_pipeline() -> Pipeline:
-    """The graph of ``kedro run --pipeline=teacher``."""
+def create_readers() -> Pipeline:
+    """The evaluator that scores and the recogniser that the discriminator stands on."""
     return Pipeline(
         [
-            Node(nodes.build_captions, None, "shapes_captions", name="build_captions"),
             Node(
                 nodes.train_evaluator,
                 ["params:evaluator", "params:compute", "runs"],
@@ -22,6 +21,15 @@ def create_pipeline() -> Pipeline:
                 ["recogniser", "recogniser_losses"],
                 name="train_recogniser",
             ),
+        ]
+    )
+
+
+def create_encoders() -> Pipeline:
+    """Captions, the autoencoder and the text encoders."""
+    return Pipeline(
+        [
+            Node(nodes.build_captions, None, "shapes_captions", name="build_captions"),
             Node(
                 nodes.train_autoencoder,
                 ["params:architecture", "params:autoencoder", "params:compute", "runs"],
@@ -34,6 +42,15 @@ def create_pipeline() -> Pipeline:
                 ["text_components", "text_encoder_losses"],
                 name="train_text_encoders",
             ),
+        ]
+    )
+
+
+def create_transformer() -> Pipeline:
+    """The velocity network on latents of rendered images."""
+    settings = ["params:architecture", "params:transformer", "params:compute"]
+    return Pipeline(
+        [
             Node(
                 nodes.encode_training_images,
                 ["shapes_captions", "autoencoder", "params:training_images", "runs"],
@@ -42,17 +59,18 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 nodes.train_transformer,
-                [
-                    "training_latents",
-                    "text_components",
-                    "params:architecture",
-                    "params:transformer",
-                    "params:compute",
-                    "runs",
-                ],
+                ["training_latents", "text_components", *settings, "runs"],
                 ["teacher_transformer", "transformer_losses"],
                 name="train_transformer",
             ),
+        ]
+    )
+
+
+def create_teacher() -> Pipeline:
+    """The teacher's folder, and whether it paints what captions say."""
+    return Pipeline(
+        [
             Node(
                 nodes.assemble_teacher,
                 ["teacher_transformer", "autoencoder", "training_latents", "text_components"],
@@ -67,3 +85,8 @@ def create_pipeline() -> Pipeline:
             ),
         ]
     )
+
+
+def create_pipeline() -> Pipeline:
+    """The graph of ``kedro run --pipeline=teacher``."""
+    return create_readers() + create_encoders() + create_transformer() + create_teacher()
