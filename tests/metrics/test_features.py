@@ -129,3 +129,9 @@ def test_extracted_features_feed_the_distance(evaluator):
     features = extract_features(evaluator, pixels)
     distance = frechet_distance(features, features + 1)
     assert math.sqrt(distance) == pytest.approx(math.sqrt(5), rel=1e-3)
+
+
+def test_too_few_images_for_a_distance_are_named():
+    features = 1000 * torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"of 16 and 16 images with 64 features cannot be computed; measure more"):
+        frechet_distance(features, features)

@@ -57,7 +57,8 @@ def test_alone_leaves_the_student_as_it_is_and_seeds_differ(table):
     assert alone.loc[("uncached", 1), "fid"] == alone.loc[("uncached", 2), "fid"]
     assert alone.loc[("compensated", 1), "fid"] != alone.loc[("compensated", 2), "fid"]
     together = table[table["training"] == "cotraining"].set_index(["method", "seed"])
-    assert together.loc[("uncached", 1), "fid"] != together.loc[("uncached", 2), "fid"]
+    assert together.loc[("compensated", 1), "fid"] != together.loc[("compensated", 2), "fid"]
+    assert together.loc[("compensated", 1), "fid"] != together.loc[("uncompensated", 1), "fid"]
 
 
 def test_the_summary_and_the_plot_hold_every_method(data, table):

@@ -30,8 +30,17 @@ def extract_features(evaluator: ShapesReader, images: Tensor, batch_size: int = 
 
 
 def frechet_distance(features: Tensor, reference: Tensor) -> float:
-    """clean-fid's Frechet distance between Gaussians fitted to two sets of features."""
-    return float(fid_from_feats(features.double().numpy(), reference.double().numpy()))
+    """clean-fid's Frechet distance between Gaussians fitted to two sets of features.
+
+    Raises ValueError when the sets are so small that their covariances have no square root in floating point.
+    """
+    try:
+        return float(fid_from_feats(features.double().numpy(), reference.double().numpy()))
+    except ValueError as error:
+        raise ValueError(
+            f"the Frechet distance of {len(features)} and {len(reference)} images with {features.shape[1]} features "
+            "cannot be computed; measure more images than features (evaluation_set.captions)"
+        ) from error
 
 
 def diversity(features: Tensor, groups: Tensor) -> float:

@@ -12,7 +12,7 @@ def create_pipeline() -> Pipeline:
             Node(
                 nodes.train_recovery,
                 [
-                    "student_stage_one",
+                    "cotraining_start",
                     "teacher",
                     "recogniser",
                     "reference_stage_one",
