@@ -28,13 +28,13 @@ def create_band_search() -> Pipeline:
         [
             Node(
                 search.predict_bands,
-                ["student_stage_one", "teacher", "prompt_embeddings", "evaluation_plan", *settings],
+                ["cotraining_start", "teacher", "prompt_embeddings", "evaluation_plan", *settings],
                 "predicted_damage",
                 name="predict_bands",
             ),
             Node(
                 search.measure_bands,
-                ["student_stage_one", "predicted_damage", "evaluator", *SAMPLING, *settings, "params:compute", "runs"],
+                ["cotraining_start", "predicted_damage", "evaluator", *SAMPLING, *settings, "params:compute", "runs"],
                 "band_search_table",
                 name="measure_bands",
             ),
@@ -49,11 +49,11 @@ def create_fronts() -> Pipeline:
         [
             Node(
                 nodes.plain_caching,
-                ["student_stage_one", "dial_compensation"],
+                ["cotraining_start", "dial_compensation"],
                 "plain_compensation",
                 name="plain_caching",
             ),
-            measure_node("plain", "student_stage_one"),
+            measure_node("plain", "cotraining_start"),
             *(measure_node(name, f"{name}_student") for name in MEASURED),
             Node(nodes.collect_fronts, fronts, "pareto_table", name="collect_fronts"),
             Node(nodes.plot_pareto, "pareto_table", "pareto_plot", name="plot_pareto"),
