@@ -89,7 +89,8 @@ class CotrainingParams(AdversarialParams):
 
     ``candidates`` are sets of bands, one of them drawn at random for every update; with one the student is specialised
     to it. An empty set runs every block. The first ``fitting_steps`` steps fit the compensation of all bands to the
-    residuals that the student really adds, before the discriminator's first update; the paper has none of them.
+    residuals that the student really adds, in batches of their own size, before the discriminator's first update; the
+    paper has none of them.
     """
 
     candidates: tuple[Bands, ...]
@@ -97,6 +98,7 @@ class CotrainingParams(AdversarialParams):
     compensation: OptimizerParams
     compensation_warmup: NonNegativeInt
     fitting_steps: NonNegativeInt
+    fitting_batch_size: PositiveInt
 
     @model_validator(mode="after")
     def _something_to_fit(self) -> Self:
@@ -240,22 +242,26 @@ class AdversarialTrainer:
 
     def update(self, step: int) -> dict[str, float]:
         """One update of the discriminator or of the generator; this rank's part of every value."""
-        batch, weight = self.draw_batch(step), self.ranks.weight(self.params.batch_size)
+        count = self.batch_size(step)
+        batch, weight = self.references.batch(step, count), self.ranks.weight(count)
         if self.cache is not None:
             self.cache.use(self.plan(step))
         update = self.update_generator if self.is_generator_update(step) else self.update_discriminator
         if step < self.fitting_steps:
             update = self.fit_compensation
-        return self.ranks.part(self.params.batch_size, *update(batch, step, weight))
+        return self.ranks.part(count, *update(batch, step, weight))
 
     def describe(self, step: int) -> str:
         """The seed and the rows of a step, for messages."""
-        rows = self.references.rows(step, self.params.batch_size).tolist()
+        rows = self.references.rows(step, self.batch_size(step)).tolist()
         return f"seed {self.params.seed}, rows {rows} of the {self.params.references} references"
 
-    def draw_batch(self, step: int) -> Batch:
-        """This rank's rows of one step."""
-        return self.references.batch(step, self.params.batch_size)
+    def batch_size(self, step: int) -> int:
+        """Rows of the whole batch of one step."""
+        params = self.params
+        if isinstance(params, CotrainingParams) and step < params.fitting_steps:
+            return params.fitting_batch_size
+        return params.batch_size
 
     def sample_before_last(self, batch: Batch) -> Tensor:
         """The latents (B, C, H, W) that the last step starts from, on the inference path, without gradient."""
@@ -356,7 +362,7 @@ class AdversarialTrainer:
 
     def _noise_like(self, tensor: Tensor, step: int, purpose: str) -> Tensor:
         """This rank's rows of noise that is drawn for the whole batch."""
-        count, draws = self.params.batch_size, generator(self.params.seed, step, purpose)
+        count, draws = self.batch_size(step), generator(self.params.seed, step, purpose)
         noise = torch.randn((count, *tensor.shape[1:]), generator=draws)
         return noise[self.ranks.share(count)].to(tensor.device)
 
