@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, cast
 
 import pandas as pd
 import torch
-import yaml
 from diffusers import SD3Transformer2DModel
+from kedro.config import OmegaConfigLoader
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -220,7 +220,7 @@ def make_trainer(folder: Path, teacher: ModelFolder, params: StageOneParams, com
 
 def random_teacher(folder: Path, width: int, layers: int) -> ModelFolder:
     """A transformer of any size with random weights; random output weights too, or every velocity would be zero."""
-    architecture = yaml.safe_load((PROJECT / "conf/base/parameters_teacher.yml").read_text())["architecture"]
+    architecture = configuration()["architecture"]
     heads = width // architecture["attention_head_dim"]
     sizes = {**architecture, "num_attention_heads": heads, "num_layers": layers}
     with seeded(0):
@@ -230,9 +230,15 @@ def random_teacher(folder: Path, width: int, layers: int) -> ModelFolder:
     return ModelFolder(path=folder, class_name="diffusers.SD3Transformer2DModel")
 
 
+def configuration() -> dict[str, Any]:
+    """The parameters of conf/base."""
+    loader = OmegaConfigLoader(str(PROJECT / "conf"), base_env="base", default_run_env="base")
+    return loader["parameters"]
+
+
 def parameters(changes: dict[str, Any]) -> tuple[StageOneParams, ComputeParams]:
     """conf/base's student with changes, on one process."""
-    base = yaml.safe_load((PROJECT / "conf/base/parameters.yml").read_text())
+    base = configuration()
     compute = ComputeParams(**{**base["compute"], "sharding": "none"})
     return StageOneParams(**{**base["student"]["stage_one"], **changes}), compute
 
