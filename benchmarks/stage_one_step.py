@@ -213,6 +213,7 @@ def make_trainer(folder: Path, teacher: ModelFolder, params: StageOneParams, com
         embeddings=tables["prompts"],
         empty=tables["empty"],
         validation=None,
+        real_latents=None,
         params=params,
     )
     return StageOneTrainer(job, Run(folder, {}, Ranks(compute)))

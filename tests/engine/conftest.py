@@ -167,6 +167,7 @@ def stage_one_params(optimizer: OptimizerParams, loop: LoopParams) -> StageOnePa
         parametrization="full",
         lora=LoraParams(rank=2, alpha=2),
         gradient_checkpointing=False,
+        latent_gan=None,
         watch=WatchParams(every=2, prompts=2, images=2),
         select="last",
         student=optimizer,
@@ -252,6 +253,7 @@ def jobs(
         "teacher": inputs.teacher.transformer,
         "autoencoder": inputs.teacher.autoencoder,
         "validation": inputs.validation,
+        "real_latents": None,
     }
     adversarial = {
         "student": inputs.teacher.transformer,

@@ -5,6 +5,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from onex_distill.engine import stage_one
+from onex_distill.engine.latent_gan import LatentGanParams
 from onex_distill.engine.launch import launch
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.roles import FAKE_SCORE, STUDENT, Roles
@@ -21,6 +22,7 @@ from onex_distill.storage.model_folder import ModelFolder, save_model
 from onex_distill.storage.tensor_table import TensorTable
 
 SHIFT = 3.0
+GAN = {"latent_gan": LatentGanParams(student_weight=0.1, fake_score_weight=0.2, hidden=4)}
 WEIGHTS = "result/student/diffusion_pytorch_model.safetensors"
 
 
@@ -196,11 +198,12 @@ def test_the_teacher_never_changes(trainer, inputs, prompts, noise, parametrizat
     [
         {},
         {"parametrization": "shared_backbone", "gradient_checkpointing": True},
-        {"num_inference_steps": (1, 2, 4), "fake_updates": 2, "matched": "x0", "sigma_range": "full"},
+        {"num_inference_steps": (1, 2, 4), "fake_updates": 2, "matched": "x0", "sigma_range": "full", **GAN},
     ],
     ids=["default", "shared", "choices"],
 )
-def test_resuming_equals_running_through(tmp_path, jobs, interrupt, assert_same_result, changes):
+def test_resuming_equals_running_through(tmp_path, jobs, inputs, interrupt, assert_same_result, changes):
+    changes = {**changes, "real_latents": inputs.validation}
     torch.manual_seed(1)
     whole = launch(jobs("stage_one", tmp_path / "whole", **changes))
     torch.manual_seed(2)

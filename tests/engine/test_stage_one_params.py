@@ -23,3 +23,9 @@ def test_a_run_without_a_student_update_is_refused(stage_one_params):
         StageOneParams(**{**dict(stage_one_params), "fake_updates": 5})
     with pytest.raises(ValidationError, match="names no number of steps"):
         StageOneParams(**{**dict(stage_one_params), "num_inference_steps": ()})
+
+
+def test_the_latent_gan_needs_a_fake_score_of_its_own(stage_one_params):
+    gan = {"student_weight": 0.1, "fake_score_weight": 0.1, "hidden": 4}
+    with pytest.raises(ValidationError, match=r"latent_gan needs a fake score of its own, not .* shared_backbone"):
+        StageOneParams(**{**dict(stage_one_params), "latent_gan": gan, "parametrization": "shared_backbone"})

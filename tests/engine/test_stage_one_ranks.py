@@ -4,12 +4,14 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from onex_distill.engine.latent_gan import LatentGanParams
 from onex_distill.engine.launch import launch
 from onex_distill.engine.watching import WatchParams
 
 SHARED = {"parametrization": "shared_backbone", "gradient_checkpointing": True}
 PUBLISHED = {"ema_decay": 0.0, "gradient_checkpointing": True}
 CHOICES = {"num_inference_steps": (1, 2, 4), "fake_updates": 2, "matched": "x0", "sigma_range": "full"}
+GAN = {"latent_gan": LatentGanParams(student_weight=0.1, fake_score_weight=0.2, hidden=4)}
 OFTEN = {"watch": WatchParams(every=1, prompts=2, images=2), "checkpoint_every": 4}  # no checkpoint in between
 
 
@@ -21,10 +23,10 @@ def test_a_backbone_in_half_precision_trains_over_two_processes(jobs, tmp_path, 
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
-@pytest.mark.parametrize("changes", [SHARED, CHOICES | OFTEN, PUBLISHED], ids=["shared", "choices", "published"])
-def test_two_processes_do_what_one_does(jobs, tmp_path, optimizer, sharding, changes):
+@pytest.mark.parametrize("changes", [SHARED, CHOICES | OFTEN | GAN, PUBLISHED], ids=["shared", "choices", "published"])
+def test_two_processes_do_what_one_does(jobs, inputs, tmp_path, optimizer, sharding, changes):
     slower = optimizer.model_copy(update={"lr": 2e-4, "eps": 1e-6})
-    settings = {**changes, "student": slower, "fake_score": slower}
+    settings = {**changes, "student": slower, "fake_score": slower, "real_latents": inputs.validation}
     alone = launch(jobs("stage_one", tmp_path / "alone", **settings))
     together = launch(jobs("stage_one", tmp_path / "two", processes=2, sharding=sharding, **settings))
     for student in ("student", "best"):

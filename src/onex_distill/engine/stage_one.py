@@ -6,14 +6,18 @@ trains the fake score on the detached result, and then the student on the differ
 Shapes: B batch, K steps; latents (B, C, H, W); step and sigma (B,).
 """
 
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, Self, cast
 
 import torch
+from diffusers import SD3Transformer2DModel
+from pydantic import model_validator
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from onex_distill.engine.checkpoint import Stateful
 from onex_distill.engine.job import Job
+from onex_distill.engine.latent_gan import LatentGan
 from onex_distill.engine.loop import train
 from onex_distill.engine.optimisation import Stepper
 from onex_distill.engine.roles import FAKE_SCORE, STUDENT, Roles, build_networks
@@ -29,13 +33,16 @@ from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.losses.distribution_matching import distribution_matching_loss
 from onex_distill.models.noise import latent_shape
 from onex_distill.models.prompts import PromptBatch, read_prompts
-from onex_distill.models.velocity import Network, predict_guided_velocity, predict_velocity
+from onex_distill.models.velocity import Network, last_features, predict_guided_velocity, predict_velocity
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TableFolder
 
 
 class StageOneJob(Job):
-    """Distil ``teacher`` into a K-step student on the training captions of ``embeddings``; no image is needed."""
+    """Distil ``teacher`` into a K-step student on the training captions of ``embeddings``; no image is needed.
+
+    DMD2's adversarial term alone asks for ``real_latents``.
+    """
 
     teacher: ModelFolder
     autoencoder: ModelFolder
@@ -43,7 +50,16 @@ class StageOneJob(Job):
     embeddings: TableFolder
     empty: TableFolder
     validation: TableFolder | None
+    real_latents: TableFolder | None
     params: StageOneParams
+
+    @model_validator(mode="after")
+    def _latents_for_the_gan(self) -> Self:
+        if self.params.latent_gan and self.real_latents is None:
+            raise ValueError(
+                "latent_gan: this run reads no latents to tell the student's from; dmd2's does, set null here"
+            )
+        return self
 
     def run(self, run: Run) -> None:
         """Write ``student`` (its averaged weights), ``losses.parquet`` and the table ``grid`` of watched samples.
@@ -89,6 +105,7 @@ class StageOneTrainer:
         self.roles = self.networks.roles(read_prompts(job.empty.open(), [0], ranks.device))
         self.student_stepper = Stepper(self.networks.parameters(STUDENT), params.student, params.student_updates, ranks)
         self.fake_stepper = Stepper(self.networks.parameters(FAKE_SCORE), params.fake_score, params.loop.steps, ranks)
+        self.gan = self._build_gan(job)
         sigmas = step_sigmas(max(params.step_counts), job.shift)
         self.grid = SampleGrid(params.watch, self.embeddings, self.rows, sigmas, job.autoencoder, run)
         self.best = BestStudent(run)
@@ -96,10 +113,20 @@ class StageOneTrainer:
         if job.validation is not None:
             self.validation = Validation(job.validation.open(), self.embeddings, sigmas, params.batch_size, ranks)
 
+    def _build_gan(self, job: StageOneJob) -> LatentGan | None:
+        params = self.params
+        if params.latent_gan is None or job.real_latents is None:
+            return None
+        fake_score, real = cast(SD3Transformer2DModel, self.roles.fake_score), job.real_latents.open()
+        settings = (params.latent_gan, params.fake_score, params.loop.steps, params.seed)
+        return LatentGan(fake_score, real, self.embeddings, *settings, self.ranks)
+
     def states(self) -> dict[str, Stateful]:
         """Everything that a checkpoint has to hold."""
-        steppers = {"student_stepper": self.student_stepper, "fake_stepper": self.fake_stepper}
-        return {**self.networks.states(), **steppers, "best": self.best}
+        states: dict[str, Stateful] = {"student_stepper": self.student_stepper, "fake_stepper": self.fake_stepper}
+        if self.gan is not None:
+            states |= {"latent_head": self.gan.head, "latent_head_stepper": self.gan.stepper}
+        return {**self.networks.states(), **states, "best": self.best}
 
     def describe(self, step: int) -> str:
         """The seed and the prompts of a step, for messages."""
@@ -115,7 +142,7 @@ class StageOneTrainer:
         student_is_due = (step + 1) % self.params.fake_updates == 0
         with self.ranks.autocast(), torch.set_grad_enabled(student_is_due):
             matched = self.run_student(draws, levels, prompts, depth)
-        means, shared = self.update_fake_score(matched, draws, prompts)
+        means, shared = self.update_fake_score(matched, draws, prompts, step)
         if student_is_due:
             guidance = self.params.guidance
             guided = is_guided(drawn.sigma[share], guidance.alpha, guidance.axis, self.shift)
@@ -143,28 +170,46 @@ class StageOneTrainer:
         return Matched(x, x0.detach(), matching_window(step, self.params.sigma_range, self.params.matched))
 
     def update_fake_score(
-        self, matched: Matched, draws: Draws, prompts: PromptBatch
+        self, matched: Matched, draws: Draws, prompts: PromptBatch, step: int
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """Means over samples, and the gradient norm."""
+        """Means over samples, and the gradient norm. The head of the latent GAN learns with it."""
+        gan, count, means = self.gan, self.params.batch_size, {}
+        watching: AbstractContextManager[list[Tensor]] = (
+            nullcontext([]) if gan is None else last_features(gan.fake_score)
+        )
         with self.ranks.autocast():
-            scored = fake_score_loss(self.roles.fake_score, matched, prompts, draws.fake_sigma, draws.fake_noise)
-        norm = self.fake_stepper.step(scored.loss * self.ranks.weight(self.params.batch_size))
+            with watching as tokens:
+                scored = fake_score_loss(self.roles.fake_score, matched, prompts, draws.fake_sigma, draws.fake_noise)
+            loss = scored.loss
+            if gan is not None:
+                term = gan.fake_score_term(tokens[0], draws.fake_sigma, step, count)
+                loss, means["latent_head_loss"] = loss + term, float(term.detach())
+        norms = {"fake_score_grad_norm": self.fake_stepper.step(loss * self.ranks.weight(count))}
+        if gan is not None:
+            norms["latent_head_grad_norm"] = gan.stepper.apply()
         watched = by_sigma("fake_score_error", scored.by_sample, draws.fake_sigma)
-        return {"fake_score_loss": float(scored.loss.detach()), **watched}, {"fake_score_grad_norm": norm}
+        return {"fake_score_loss": float(scored.loss.detach()), **means, **watched}, norms
 
     def update_student(
         self, matched: Matched, draws: Draws, prompts: PromptBatch, guided: Tensor
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Means over samples, and the gradient norm."""
-        scale = self.params.guidance.scale
+        gan, scale = self.gan, self.params.guidance.scale
+        means = {"guided_share": float(guided.float().mean())}
         with self.ranks.autocast():
             scored = student_loss(self.roles, matched, prompts, draws.sigma, guided, scale, draws.student_noise)
+            loss = scored.loss
+            if gan is not None:
+                term = gan.student_term(matched.x, matched.window.lower, draws.sigma, draws.student_noise, prompts)
+                loss, means["latent_gan_loss"] = loss + term, float(term.detach())
         self.networks.before_backward(STUDENT)
-        norm = self.student_stepper.step(scored.loss * self.ranks.weight(self.params.batch_size))
+        norm = self.student_stepper.step(loss * self.ranks.weight(self.params.batch_size))
+        if gan is not None:  # its term left gradients in the fake score
+            self.fake_stepper.discard()
+            gan.stepper.discard()
         self.networks.update_average()
         watched = by_sigma("score_gap", scored.by_sample, draws.sigma)
-        means = {"student_loss": float(scored.loss.detach()), "guided_share": float(guided.float().mean()), **watched}
-        return means, {"student_grad_norm": norm}
+        return {"student_loss": float(scored.loss.detach()), **means, **watched}, {"student_grad_norm": norm}
 
 
 @torch.no_grad()

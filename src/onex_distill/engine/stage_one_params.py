@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from onex_distill.engine.latent_gan import LatentGanParams
 from onex_distill.engine.loop import LoopParams
 from onex_distill.engine.optimisation import OptimizerParams
 from onex_distill.engine.watching import WatchParams
@@ -53,7 +54,8 @@ class StageOneParams(Params):
     trajectory's step or anywhere above it; ``matched`` compares the scores at the step's end or at its x0. The student
     is updated after every ``fake_updates`` updates of the fake score, each a step of the loop. With ``parametrization``
     full the roles are three copies of the transformer; with shared_backbone student and fake score are adapters
-    (``lora``) on the frozen teacher. ``select`` names the student that goes on: the last, or the best by validation.
+    (``lora``) on the frozen teacher. ``latent_gan`` is DMD2's adversarial term. ``select`` names the student that goes
+    on: the last, or the best by validation.
     """
 
     seed: int
@@ -67,6 +69,7 @@ class StageOneParams(Params):
     parametrization: Literal["full", "shared_backbone"]
     lora: LoraParams
     gradient_checkpointing: bool
+    latent_gan: LatentGanParams | None
     student: OptimizerParams
     fake_score: OptimizerParams
     ema_decay: float = Field(ge=0, lt=1)
@@ -82,6 +85,8 @@ class StageOneParams(Params):
             raise ValueError(
                 f"fake_updates {self.fake_updates} leaves no student update in {self.loop.steps} steps; lower it"
             )
+        if self.latent_gan and self.parametrization != "full":
+            raise ValueError(f"latent_gan needs a fake score of its own, not parametrization {self.parametrization}")
         return self
 
     @property

@@ -7,14 +7,13 @@ trained alone first and then together with the student (paper, stage two and Dis
 Shapes: B batch, K steps; latents (B, C, H, W); images RGB in [0, 1], (B, 3, H*f, W*f).
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel
+from diffusers import AutoencoderKL
 from peft import PeftModel
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 from torch import Tensor
@@ -49,7 +48,7 @@ from onex_distill.models.noise import latent_shape
 from onex_distill.models.prompts import PromptBatch
 from onex_distill.models.sampling import decode_latents, sample_latents
 from onex_distill.models.tiny import seeded
-from onex_distill.models.velocity import predict_velocity
+from onex_distill.models.velocity import last_features, predict_velocity
 from onex_distill.storage.model_folder import ModelFolder, save_model
 from onex_distill.storage.tensor_table import TableFolder
 
@@ -370,18 +369,3 @@ class AdversarialTrainer:
         if not isinstance(self.params, CotrainingParams):
             return True
         return self.generator_updates_before(step) >= self.params.compensation_warmup
-
-
-@contextmanager
-def last_features(transformer: SD3Transformer2DModel) -> Iterator[list[Tensor]]:
-    """The image tokens (B, N, D) that the last forward inside the block gave to the output layer, alone in a list."""
-    kept: list[Tensor] = []
-
-    def keep(module: torch.nn.Module, args: tuple[Tensor, Tensor]) -> None:
-        kept[:] = args[:1]
-
-    handle = transformer.norm_out.register_forward_pre_hook(keep)
-    try:
-        yield kept
-    finally:
-        handle.remove()

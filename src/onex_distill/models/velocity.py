@@ -1,13 +1,15 @@
-"""One evaluation of the velocity network, plain or guided.
+"""One evaluation of the velocity network, plain or guided, and what its output layer sees.
 
-Shapes: B batch; x_t and velocity (B, C, H, W); sigma is a float or (B,).
+Shapes: B batch, N image tokens, D width; x_t and velocity (B, C, H, W); sigma is a float or (B,).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from diffusers import SD3Transformer2DModel
+from torch import Tensor, nn
 
 from onex_distill.flow.conversions import Sigma
 from onex_distill.flow.guidance import guided_velocity
@@ -58,3 +60,18 @@ def predict_guided_velocity(
     velocity = conditional.clone()
     velocity[rows] = guided_velocity(conditional[rows], unconditional, guidance_scale)
     return velocity
+
+
+@contextmanager
+def last_features(transformer: SD3Transformer2DModel) -> Iterator[list[Tensor]]:
+    """The image tokens (B, N, D) that the last forward inside the block gave to the output layer, alone in a list."""
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple[Tensor, Tensor]) -> None:
+        kept[:] = args[:1]
+
+    handle = transformer.norm_out.register_forward_pre_hook(keep)
+    try:
+        yield kept
+    finally:
+        handle.remove()

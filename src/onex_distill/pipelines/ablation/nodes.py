@@ -87,6 +87,7 @@ def _train(
         embeddings=embeddings.handle,
         empty=empty.handle,
         validation=None,
+        real_latents=None,
         params=setting.training,
     )
     student = ModelFolder(path=launch(job) / "student", class_name=job.teacher.class_name)

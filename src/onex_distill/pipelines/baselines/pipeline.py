@@ -19,7 +19,8 @@ LOSSES = {
 
 def create_pipeline() -> Pipeline:
     """The graph of ``kedro run --pipeline=baselines``; it needs the results of ``distill`` on disk."""
-    rules = sum((create_distribution_matching(rule) for rule in RULES), Pipeline([]))
+    real_latents = {"dmd2": "reference_latents"}  # for its adversarial term
+    rules = sum((create_distribution_matching(rule, real_latents.get(rule)) for rule in RULES), Pipeline([]))
     training = rules + create_refinement("reference") + create_cotraining("fractional_175")
     sampling = Pipeline(
         [

@@ -68,8 +68,8 @@ def collect_fronts(*fronts: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_pareto(table: pd.DataFrame) -> Figure:
-    """FID, alignment and diversity against evaluations by FLOPs, a line a method."""
-    measures = ["fid", "alignment", "diversity"]
+    """FID, alignment, diversity and latency against evaluations by FLOPs, a line a method."""
+    measures = ["fid", "alignment", "diversity", "seconds_per_image"]
     long = table.melt(["method", "nfe", "nfe_flops"], measures, var_name="measure")
     figure = px.line(
         long.sort_values("nfe_flops"),
@@ -77,8 +77,12 @@ def plot_pareto(table: pd.DataFrame) -> Figure:
         y="value",
         color="method",
         facet_col="measure",
+        facet_col_wrap=2,
+        facet_col_spacing=0.08,
+        labels={"value": ""},
         hover_data="nfe",
         markers=True,
-        height=450,
+        height=700,
     )
+    figure.for_each_annotation(lambda title: title.update(text=title.text.removeprefix("measure=")))
     return figure.update_yaxes(matches=None, showticklabels=True)

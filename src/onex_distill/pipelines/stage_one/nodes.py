@@ -27,9 +27,11 @@ def match_distribution(
     params: StageOneParams,
     compute: ComputeParams,
     runs: Path,
+    real_latents: TensorTable | None = None,
+    *,
     name: str,
 ) -> tuple[ModelFolder, ModelFolder, pd.DataFrame, TensorTable]:
-    """Distil the teacher into a student of few steps on the training captions; no image is read.
+    """Distil the teacher into a student of few steps on the training captions; no image is needed, but for DMD2's GAN.
 
     Returns the student that goes on, the best by validation, the losses, and the fixed grid's latents over the run.
     """
@@ -42,6 +44,7 @@ def match_distribution(
         embeddings=embeddings.handle,
         empty=empty.handle,
         validation=validation.handle,
+        real_latents=None if real_latents is None else real_latents.handle,
         params=params,
     )
     result = launch(job)

@@ -10,10 +10,14 @@ OUTPUTS = ("stage_one", "stage_one_best", "stage_one_losses", "stage_one_grid", 
 SHARED_INPUTS = {"teacher", "prompt_embeddings", "empty_prompt_embeddings", "validation_latents", "runs"}
 
 
-def create_distribution_matching(namespace: str) -> Pipeline:
-    """One run of stage one: outputs ``<namespace>_stage_one``, the best student, losses and watched grid."""
+def create_distribution_matching(namespace: str, real_latents: str | None = None) -> Pipeline:
+    """One run of stage one: outputs ``<namespace>_stage_one``, the best student, losses and watched grid.
+
+    ``real_latents`` names the dataset that DMD2's adversarial term reads.
+    """
     train = partial(match_distribution, name=f"{namespace}.match_distribution")
     draw = partial(draw_watched_grid, name=f"{namespace}.draw_watched_grid")
+    real = [] if real_latents is None else [real_latents]
     template = Pipeline(
         [
             Node(
@@ -26,6 +30,7 @@ def create_distribution_matching(namespace: str) -> Pipeline:
                     "params:stage_one",
                     "params:compute",
                     "runs",
+                    *real,
                 ],
                 ["stage_one", "stage_one_best", "stage_one_losses", "stage_one_grid"],
                 name="match_distribution",
@@ -39,7 +44,8 @@ def create_distribution_matching(namespace: str) -> Pipeline:
         ]
     )
     outputs = {name: f"{namespace}_{name}" for name in OUTPUTS}
-    return Pipeline(template, namespace=namespace, inputs=SHARED_INPUTS, outputs=outputs, parameters={"compute"})
+    inputs = {*SHARED_INPUTS, *real}
+    return Pipeline(template, namespace=namespace, inputs=inputs, outputs=outputs, parameters={"compute"})
 
 
 def create_pipeline() -> Pipeline:
