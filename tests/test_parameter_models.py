@@ -75,7 +75,9 @@ def agreeing_importance(fields: dict[str, Any]) -> dict[str, Any]:
 
 def agreeing_stage_one(fields: dict[str, Any]) -> dict[str, Any]:
     updates = min(fields["fake_updates"], fields["loop"].steps)
-    return fields | {"num_inference_steps": fields["num_inference_steps"] or 2, "fake_updates": updates}
+    gan = fields["latent_gan"] if fields["parametrization"] == "full" else None
+    steps = fields["num_inference_steps"] or 2
+    return fields | {"num_inference_steps": steps, "fake_updates": updates, "latent_gan": gan}
 
 
 def agreeing_adversarial(fields: dict[str, Any]) -> dict[str, Any]:
