@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 import onex_distill
 from onex_distill.engine.compute import ComputeParams
+from onex_distill.engine.stage_one import StageOneJob
 from onex_distill.engine.stage_one_params import ImportanceParams, StageOneParams
 from onex_distill.engine.stage_two import AdversarialParams, CotrainingParams
 from onex_distill.parameters import Params
@@ -80,6 +81,12 @@ def agreeing_stage_one(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {"num_inference_steps": steps, "fake_updates": updates, "latent_gan": gan}
 
 
+def agreeing_stage_one_job(fields: dict[str, Any]) -> dict[str, Any]:
+    if fields["real_latents"] is not None:
+        return fields
+    return fields | {"params": fields["params"].model_copy(update={"latent_gan": None})}
+
+
 def agreeing_adversarial(fields: dict[str, Any]) -> dict[str, Any]:
     weights = ("adversarial_weight", "perceptual_weight", "output_weight", "feature_weight")
     return fields if any(fields[name] for name in weights) else fields | {"adversarial_weight": 1.0}
@@ -118,6 +125,7 @@ AGREEING = {
     BandSearchParams: agreeing_search,
     ComputeParams: agreeing_compute,
     ImportanceParams: agreeing_importance,
+    StageOneJob: agreeing_stage_one_job,
     StageOneParams: agreeing_stage_one,
     AdversarialParams: agreeing_adversarial,
     CotrainingParams: agreeing_cotraining,

@@ -13,6 +13,8 @@ from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.evaluation import nodes as metrics
 from onex_distill.pipelines.evaluation.params import EvaluationParams, MethodParams
 from onex_distill.pipelines.evaluation.sampler import Sampler
+from onex_distill.pipelines.pareto.latency import seconds_per_image
+from onex_distill.pipelines.pareto.params import LatencyParams
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
@@ -36,14 +38,16 @@ def measure_front(
     plan: pd.DataFrame,
     method: MethodParams,
     params: EvaluationParams,
+    latency: LatencyParams,
     compute: ComputeParams,
     runs: Path,
     name: str,
 ) -> pd.DataFrame:
-    """A row for every set of bands that the compensation was trained for, each a budget."""
+    """A row for every set of bands that the compensation was trained for, each a budget; they are timed in turn."""
     sampler = Sampler(teacher, embeddings, empty, plan, params, compute)
     samples, costs, bands = {}, {}, {}
-    for number, candidate in enumerate(Compensation.load_candidates(compensation.path)):
+    candidates = Compensation.load_candidates(compensation.path)
+    for number, candidate in enumerate(candidates):
         text = str([list(band) for band in candidate])
         label = f"{method.name} {text}"
         budget = method.model_copy(update={"name": label})
@@ -51,7 +55,9 @@ def measure_front(
             student, budget, runs / name / str(number), compensation, candidate
         )
         bands[label] = text
-    table = score(evaluator, teacher_samples, samples).merge(metrics.collect_costs(**costs), on="method")
+    seconds = seconds_per_image(student, compensation, candidates, method, sampler, latency)
+    timed = metrics.collect_costs(**costs).assign(seconds_per_image=seconds)
+    table = score(evaluator, teacher_samples, samples).merge(timed, on="method")
     return table.assign(bands=table["method"].map(bands), method=method.name)[COLUMNS]
 
 

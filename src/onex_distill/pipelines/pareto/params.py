@@ -40,3 +40,10 @@ class BandSearchParams(Params):
         """The name of the count that is given, and its value."""
         given = {"nfe": self.nfe, "nfe_flops": self.nfe_flops}
         return next((count, value) for count, value in given.items() if value is not None)
+
+
+class LatencyParams(Params):
+    """Timed rounds over all budgets of a student, and images a batch."""
+
+    rounds: PositiveInt
+    batch_size: PositiveInt

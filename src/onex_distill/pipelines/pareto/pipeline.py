@@ -16,7 +16,7 @@ def measure_node(front: str, student: str) -> Node:
     """The front of one student and its compensation."""
     name = f"measure_{front}"
     inputs = [student, f"{front}_compensation", "evaluator", "teacher_samples", *SAMPLING]
-    parameters = [f"params:fronts.{front}", "params:evaluation", "params:compute"]
+    parameters = [f"params:fronts.{front}", "params:evaluation", "params:latency", "params:compute"]
     measure = update_wrapper(partial(nodes.measure_front, name=name), nodes.measure_front)
     return Node(measure, [*inputs, *parameters, "runs"], f"{front}_front", name=name)
 
