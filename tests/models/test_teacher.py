@@ -48,7 +48,7 @@ def test_the_text_pipeline_reads_neither_transformer_nor_autoencoder(tiny_teache
     assert text.transformer is None
     assert text.vae is None
     ours, theirs = (encode_prompts(pipeline, ["a red circle"], 6) for pipeline in (text, tiny_teacher))
-    assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+    torch.testing.assert_close(ours, theirs)  # weights in a mapped file lie elsewhere in memory, and MKL rounds by that
 
 
 def test_tokenizers_are_read_without_any_weights(tiny_teacher_folder):

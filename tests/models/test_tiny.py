@@ -42,7 +42,7 @@ def test_the_reloaded_folder_computes_the_same(tiny_teacher, tiny_teacher_folder
         ).images
         for pipeline in (tiny_teacher, loaded)
     ]
-    assert torch.equal(*outputs)
+    torch.testing.assert_close(*outputs)  # weights in a mapped file lie elsewhere in memory, and MKL rounds by that
 
 
 @pytest.mark.parametrize("which", range(3))
