@@ -34,6 +34,16 @@ def test_a_row_a_method_and_budget(table):
     assert budgets == {"dial": DIAL, "plain": DIAL, "specialised": [1.5, 1.6667, 1.8333]}
 
 
+def test_every_budget_has_its_own_time(data, table):
+    latency = pd.read_parquet(newest(data, "08_reporting/latency.parquet"))
+    assert (latency["seconds_per_image"] > 0).all()
+    assert latency.groupby("front")["bands"].nunique()["plain"] == len(DIAL)
+    assert sorted(table["seconds_per_image"]) == sorted(latency["seconds_per_image"])
+    plain = table[table["method"] == "plain"].set_index("bands")["seconds_per_image"]
+    timed = latency[latency["front"] == "plain"].set_index("bands")["seconds_per_image"]
+    assert plain.to_dict() == timed.to_dict()
+
+
 def test_costs_are_honest(table):
     nfe, flops = (table.set_index(["method", "bands"])[name] for name in ("nfe", "nfe_flops"))
     # a block of the middle costs a little more than the mean: the last has no text output

@@ -1,54 +1,69 @@
-"""How long the budgets of one student take: in turn, so that a slow moment of the machine meets all of them."""
+"""How long every budget takes: all in turn, so that a slow moment of the machine meets all of them."""
 
 import time
 from statistics import median
 
+import pandas as pd
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 
+from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.ranks import Ranks
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.block_cache import BlockCache
-from onex_distill.models.cache_plan import Bands, reuse_after_first
+from onex_distill.models.cache_plan import reuse_after_first
+from onex_distill.models.compensation import Compensation
 from onex_distill.models.noise import latent_shape, noise_from_seeds
 from onex_distill.models.prompts import read_prompts
 from onex_distill.models.sampling import decode_latents, sample_latents
+from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.evaluation.params import MethodParams
-from onex_distill.pipelines.evaluation.sampler import Sampler
 from onex_distill.pipelines.pareto.params import LatencyParams
 from onex_distill.storage.model_folder import ModelFolder
+from onex_distill.storage.tensor_table import TensorTable
 
 
 @torch.inference_mode()
-def seconds_per_image(
+def time_fronts(
     student: ModelFolder,
-    compensation: ModelFolder,
-    candidates: tuple[Bands, ...],
+    teacher: TeacherFolder,
+    embeddings: TensorTable,
+    empty: TensorTable,
+    plan: pd.DataFrame,
     method: MethodParams,
-    sampler: Sampler,
     params: LatencyParams,
-) -> list[float]:
-    """Median seconds an image of each set of bands, transformer and decoding, in one process."""
-    alone = Ranks(sampler.compute.model_copy(update={"processes": 1, "machines": 1}))
-    transformer: SD3Transformer2DModel = student.load().to(alone.device).eval()
-    autoencoder: AutoencoderKL = sampler.teacher.autoencoder.load().to(alone.device).eval()
-    plans = [reuse_after_first(bands, method.steps) for bands in candidates]
-    cache = BlockCache(transformer, plans[0], compensation.load().to(alone.device).eval()).attach()
-    rows, sigmas = sampler.plan.head(params.batch_size), step_sigmas(method.steps, sampler.teacher.shift)
-    noise = noise_from_seeds(rows["noise_seed"], latent_shape(transformer)).to(alone.device)
-    prompts = read_prompts(sampler.embeddings, rows["prompt_row"].to_numpy(), alone.device)
-    empty, scale = read_prompts(sampler.empty, [0], alone.device), method.guidance_scale
+    compute: ComputeParams,
+    **compensations: ModelFolder,
+) -> pd.DataFrame:
+    """Median seconds an image of every front's sets of bands, transformer and decoding, in one process.
 
-    def seconds() -> float:
+    Time does not depend on the weights, so one student serves the compensations of all fronts.
+    """
+    alone = Ranks(compute.model_copy(update={"processes": 1, "machines": 1}))
+    transformer: SD3Transformer2DModel = student.load().to(alone.device).eval()
+    autoencoder: AutoencoderKL = teacher.autoencoder.load().to(alone.device).eval()
+    rows, sigmas = plan.head(params.batch_size), step_sigmas(method.steps, teacher.shift)
+    noise = noise_from_seeds(rows["noise_seed"], latent_shape(transformer)).to(alone.device)
+    prompts = read_prompts(embeddings, rows["prompt_row"].to_numpy(), alone.device)
+    nothing, scale = read_prompts(empty, [0], alone.device), method.guidance_scale
+
+    def seconds(cache: BlockCache) -> float:
+        cache.attach()
         began = time.perf_counter()
         with alone.autocast():
-            latents = sample_latents(transformer, noise, sigmas, prompts, empty, scale, cache.begin_step)
+            latents = sample_latents(transformer, noise, sigmas, prompts, nothing, scale, cache.begin_step)
         decode_latents(autoencoder, latents).cpu()  # which waits for the device
-        return (time.perf_counter() - began) / len(rows)
+        spent = time.perf_counter() - began
+        cache.detach()
+        return spent / len(rows)
 
-    times: list[list[float]] = [[] for _ in plans]
-    for _ in range(1 + params.rounds):
-        for of_plan, cache_plan in zip(times, plans, strict=True):
-            cache.use(cache_plan)
-            of_plan.append(seconds())
-    return [median(of_plan[1:]) for of_plan in times]  # the first round warms up
+    caches = {}
+    for front, folder in compensations.items():
+        compensation: Compensation = folder.load().to(alone.device).eval()
+        for bands in compensation.candidates:
+            cached = reuse_after_first(bands, method.steps)
+            caches[front, str([list(band) for band in bands])] = BlockCache(transformer, cached, compensation)
+    rounds = [[seconds(cache) for cache in caches.values()] for _ in range(1 + params.rounds)]
+    medians = [median(times) for times in zip(*rounds[1:], strict=True)]  # the first round warms up
+    fronts, bands_of = zip(*caches, strict=True)
+    return pd.DataFrame({"front": fronts, "bands": bands_of, "seconds_per_image": medians})

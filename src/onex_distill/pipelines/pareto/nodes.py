@@ -13,12 +13,11 @@ from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.evaluation import nodes as metrics
 from onex_distill.pipelines.evaluation.params import EvaluationParams, MethodParams
 from onex_distill.pipelines.evaluation.sampler import Sampler
-from onex_distill.pipelines.pareto.latency import seconds_per_image
-from onex_distill.pipelines.pareto.params import LatencyParams
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
-COLUMNS = ["method", "bands", "nfe", "nfe_flops", "fid", "alignment", "diversity", "seconds_per_image"]
+SECONDS = "seconds_per_image"
+COLUMNS = ["method", "bands", "nfe", "nfe_flops", "fid", "alignment", "diversity", SECONDS]
 
 
 def plain_caching(student: ModelFolder, dial: ModelFolder) -> Compensation:
@@ -38,16 +37,14 @@ def measure_front(
     plan: pd.DataFrame,
     method: MethodParams,
     params: EvaluationParams,
-    latency: LatencyParams,
     compute: ComputeParams,
     runs: Path,
     name: str,
 ) -> pd.DataFrame:
-    """A row for every set of bands that the compensation was trained for, each a budget; they are timed in turn."""
+    """A row for every set of bands that the compensation was trained for, each a budget; without seconds."""
     sampler = Sampler(teacher, embeddings, empty, plan, params, compute)
     samples, costs, bands = {}, {}, {}
-    candidates = Compensation.load_candidates(compensation.path)
-    for number, candidate in enumerate(candidates):
+    for number, candidate in enumerate(Compensation.load_candidates(compensation.path)):
         text = str([list(band) for band in candidate])
         label = f"{method.name} {text}"
         budget = method.model_copy(update={"name": label})
@@ -55,10 +52,9 @@ def measure_front(
             student, budget, runs / name / str(number), compensation, candidate
         )
         bands[label] = text
-    seconds = seconds_per_image(student, compensation, candidates, method, sampler, latency)
-    timed = metrics.collect_costs(**costs).assign(seconds_per_image=seconds)
-    table = score(evaluator, teacher_samples, samples).merge(timed, on="method")
-    return table.assign(bands=table["method"].map(bands), method=method.name)[COLUMNS]
+    table = score(evaluator, teacher_samples, samples).merge(metrics.collect_costs(**costs), on="method")
+    table = table.assign(bands=table["method"].map(bands), method=method.name)
+    return table[[column for column in COLUMNS if column != SECONDS]]
 
 
 def score(evaluator: ModelFolder, reference: TensorTable, samples: dict[str, TensorTable]) -> pd.DataFrame:
@@ -68,14 +64,16 @@ def score(evaluator: ModelFolder, reference: TensorTable, samples: dict[str, Ten
     return fid.merge(alignment, on="method").merge(metrics.compute_diversity(evaluator, **samples), on="method")
 
 
-def collect_fronts(*fronts: pd.DataFrame) -> pd.DataFrame:
-    """All methods in one table, a row a method and budget."""
-    return pd.concat(fronts, ignore_index=True).sort_values(["method", "nfe"], ignore_index=True)
+def collect_fronts(latency: pd.DataFrame, **fronts: pd.DataFrame) -> pd.DataFrame:
+    """All methods in one table, a row a method and budget, with the seconds of each."""
+    seconds = latency.set_index(["front", "bands"])[SECONDS]
+    timed = [table.assign(**{SECONDS: table["bands"].map(seconds[front])}) for front, table in fronts.items()]
+    return pd.concat(timed)[COLUMNS].sort_values(["method", "nfe"], ignore_index=True)
 
 
 def plot_pareto(table: pd.DataFrame) -> Figure:
     """FID, alignment, diversity and latency against evaluations by FLOPs, a line a method."""
-    measures = ["fid", "alignment", "diversity", "seconds_per_image"]
+    measures = ["fid", "alignment", "diversity", SECONDS]
     long = table.melt(["method", "nfe", "nfe_flops"], measures, var_name="measure")
     figure = px.line(
         long.sort_values("nfe_flops"),

@@ -43,7 +43,7 @@ class BandSearchParams(Params):
 
 
 class LatencyParams(Params):
-    """Timed rounds over all budgets of a student, and images a batch."""
+    """Timed rounds over all budgets, and images a batch."""
 
     rounds: PositiveInt
     batch_size: PositiveInt

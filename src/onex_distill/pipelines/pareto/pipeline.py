@@ -5,7 +5,7 @@ from functools import partial, update_wrapper
 from kedro.pipeline import Node, Pipeline
 
 from onex_distill.pipelines.cache_cotraining import create_cotraining, create_export
-from onex_distill.pipelines.pareto import nodes, search
+from onex_distill.pipelines.pareto import latency, nodes, search
 
 TRAINED = ("dial", "fractional_150", "fractional_183")
 MEASURED = ("dial", "fractional_150", "fractional_167", "fractional_183")
@@ -16,7 +16,7 @@ def measure_node(front: str, student: str) -> Node:
     """The front of one student and its compensation."""
     name = f"measure_{front}"
     inputs = [student, f"{front}_compensation", "evaluator", "teacher_samples", *SAMPLING]
-    parameters = [f"params:fronts.{front}", "params:evaluation", "params:latency", "params:compute"]
+    parameters = [f"params:fronts.{front}", "params:evaluation", "params:compute"]
     measure = update_wrapper(partial(nodes.measure_front, name=name), nodes.measure_front)
     return Node(measure, [*inputs, *parameters, "runs"], f"{front}_front", name=name)
 
@@ -44,7 +44,7 @@ def create_band_search() -> Pipeline:
 
 def create_fronts() -> Pipeline:
     """Every method along its budgets, the table and the plot."""
-    fronts = [f"{name}_front" for name in ("plain", *MEASURED)]
+    names = ("plain", *MEASURED)
     return Pipeline(
         [
             Node(
@@ -55,7 +55,28 @@ def create_fronts() -> Pipeline:
             ),
             measure_node("plain", "cotraining_start"),
             *(measure_node(name, f"{name}_student") for name in MEASURED),
-            Node(nodes.collect_fronts, fronts, "pareto_table", name="collect_fronts"),
+            Node(
+                latency.time_fronts,
+                {
+                    "student": "cotraining_start",
+                    "teacher": "teacher",
+                    "embeddings": "prompt_embeddings",
+                    "empty": "empty_prompt_embeddings",
+                    "plan": "evaluation_plan",
+                    "method": "params:fronts.plain",
+                    "params": "params:latency",
+                    "compute": "params:compute",
+                    **{name: f"{name}_compensation" for name in names},
+                },
+                "latency_table",
+                name="time_fronts",
+            ),
+            Node(
+                nodes.collect_fronts,
+                {"latency": "latency_table", **{name: f"{name}_front" for name in names}},
+                "pareto_table",
+                name="collect_fronts",
+            ),
             Node(nodes.plot_pareto, "pareto_table", "pareto_plot", name="plot_pareto"),
         ]
     )
