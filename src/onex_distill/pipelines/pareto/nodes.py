@@ -83,6 +83,7 @@ def plot_pareto(table: pd.DataFrame) -> Figure:
         facet_col="measure",
         facet_col_wrap=2,
         facet_col_spacing=0.08,
+        category_orders={"measure": measures},
         labels={"value": ""},
         hover_data="nfe",
         markers=True,
