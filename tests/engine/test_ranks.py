@@ -89,7 +89,7 @@ def test_a_training_does_not_depend_on_the_number_of_ranks(results, name, shardi
         expected, found = load_file(alone / path), load_file(together / path)
         assert expected.keys() == found.keys()
         worst = max(float((expected[key].float() - found[key].float()).abs().max()) for key in expected)
-        assert worst <= 1e-5, path
+        assert worst <= 5e-5, path  # a step moves weights by 1e-2; rounding differs between processors
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
