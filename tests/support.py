@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from diffusers import DiffusionPipeline
 from hypothesis import strategies as st
+from torch import nn
 
 PROJECT = Path(__file__).parents[1]
 
@@ -34,3 +36,11 @@ def damage(path: Path, how: Any) -> bool:
             changed[place % len(content)] ^= 1 << bit
     path.write_bytes(changed)
     return bytes(changed) != content
+
+
+def in_aligned_memory(pipeline: DiffusionPipeline) -> DiffusionPipeline:
+    """The pipeline with copies of its weights: MKL may round by where a mapped file has put them."""
+    for module in pipeline.components.values():
+        for parameter in module.parameters() if isinstance(module, nn.Module) else ():
+            parameter.data = parameter.data.clone()
+    return pipeline

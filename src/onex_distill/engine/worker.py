@@ -40,10 +40,9 @@ def main(path: Path) -> int:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process without the interpreter's own end, in which gloo's threads abort one rank now and then.
+    """End the process without the interpreter's own end, in which gloo's threads may abort it.
 
-    Device meshes keep process groups alive past their destruction; a thread that then frees a tensor asks for the GIL
-    of an interpreter that is gone.
+    A thread that outlives the interpreter and frees a tensor asks for a GIL that is gone (pytorch pull request 179291).
     """
     logging.shutdown()
     sys.stdout.flush()

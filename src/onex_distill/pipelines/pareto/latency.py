@@ -37,7 +37,8 @@ def time_fronts(
 ) -> pd.DataFrame:
     """Median seconds an image of every front's sets of bands, transformer and decoding, in one process.
 
-    Time does not depend on the weights, so one student serves the compensations of all fronts.
+    Time does not depend on the weights, so one student serves the compensations of all fronts, with ``method``'s steps
+    and guidance.
     """
     alone = Ranks(compute.model_copy(update={"processes": 1, "machines": 1}))
     transformer: SD3Transformer2DModel = student.load().to(alone.device).eval()
