@@ -16,16 +16,17 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from onex_distill import FractionalStableDiffusion3Pipeline
+from onex_distill.cache.block_cache import BlockCache
+from onex_distill.cache.compensation import Compensation
+from onex_distill.cache.plan import CachePlan, effective_nfe, reuse_after_first
+from onex_distill.engine.randomness import seeded
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.metrics.cost import flops_of
-from onex_distill.models import tiny
-from onex_distill.models.block_cache import BlockCache
-from onex_distill.models.cache_plan import CachePlan, effective_nfe, reuse_after_first
-from onex_distill.models.compensation import Compensation
 from onex_distill.models.prompts import PromptBatch
 from onex_distill.models.sampling import sample_latents
 from onex_distill.models.text import encode_prompts
 from onex_distill.models.velocity import predict_velocity
+from onex_distill.pretraining import architecture as tiny
 
 REPORT = Path(__file__).parents[1] / "docs/benchmarks/sampling.md"
 TEACHER_STEPS, GUIDANCE, SHIFT = 28, 7.0, 3.0
@@ -73,7 +74,7 @@ def build_student(arguments: argparse.Namespace) -> FractionalStableDiffusion3Pi
         shift=SHIFT,
     )
     tokenizers = tiny.build_tokenizers(PROMPT.split(), arguments.tokens)
-    with tiny.seeded(0):
+    with seeded(0):
         clip, clip_2, t5 = tiny.build_text_encoders(params, tokenizers[0], tokenizers[2])
         autoencoder = tiny.build_autoencoder(params)
         autoencoder.register_to_config(shift_factor=0.0, scaling_factor=1.0)

@@ -25,12 +25,13 @@ from kedro.config import OmegaConfigLoader
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from onex_distill.distill.stage_one.params import StageOneParams
+from onex_distill.distill.stage_one.roles import FAKE_SCORE, STUDENT, FullCopies, SharedBackbone
+from onex_distill.distill.stage_one.trainer import Matched, StageOneJob, StageOneTrainer, fake_score_loss
 from onex_distill.engine.compute import ComputeParams
+from onex_distill.engine.randomness import seeded
 from onex_distill.engine.ranks import Ranks
-from onex_distill.engine.roles import FAKE_SCORE, STUDENT, FullCopies, SharedBackbone
 from onex_distill.engine.run import Run
-from onex_distill.engine.stage_one import Matched, StageOneJob, StageOneTrainer, fake_score_loss
-from onex_distill.engine.stage_one_params import StageOneParams
 from onex_distill.flow.conversions import euler_step, renoise, velocity_to_x0
 from onex_distill.flow.guidance import guided_velocity, is_guided
 from onex_distill.flow.sigma_sampling import Window
@@ -38,8 +39,8 @@ from onex_distill.losses.distribution_matching import distribution_matching_loss
 from onex_distill.models.lora import LoraParams, add_lora
 from onex_distill.models.prompts import read_prompts
 from onex_distill.models.teacher import TeacherFolder
-from onex_distill.models.tiny import ArchitectureParams, build_transformer, seeded
 from onex_distill.models.velocity import predict_velocity
+from onex_distill.pretraining.architecture import ArchitectureParams, build_transformer
 from onex_distill.storage.model_folder import ModelFolder, save_model
 from onex_distill.storage.tensor_table import TensorTable
 

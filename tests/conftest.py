@@ -9,12 +9,15 @@ import pytest
 import torch
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 
-from onex_distill.models import tiny
+from onex_distill.engine.randomness import seeded
 from onex_distill.models.prompts import PromptBatch, read_prompts
 from onex_distill.models.text import encode_prompts
+from onex_distill.pretraining import architecture as tiny
 from onex_distill.shapes.captions import all_captions
 from onex_distill.storage.model_folder import save_model
 from onex_distill.storage.tensor_table import TensorTable
+
+pytest_plugins = ["training_fixtures"]
 
 CAPTIONS = ("the red solid circle", "a hollow blue square", "the green striped cross", "a filled pink triangle")
 
@@ -56,16 +59,16 @@ def words() -> list[str]:
 @pytest.fixture
 def transformer(architecture: tiny.ArchitectureParams) -> SD3Transformer2DModel:
     """A random velocity network."""
-    with tiny.seeded(1):
+    with seeded(1):
         return tiny.build_transformer(architecture).eval()
 
 
 def build_teacher(architecture: tiny.ArchitectureParams, words: list[str]) -> StableDiffusion3Pipeline:
     tokenizers = tiny.build_tokenizers(words, architecture.max_tokens)
-    with tiny.seeded(0):
+    with seeded(0):
         clip, clip_2, t5 = tiny.build_text_encoders(architecture, tokenizers[0], tokenizers[2])
         autoencoder = tiny.build_autoencoder(architecture)
-    with tiny.seeded(1):
+    with seeded(1):
         transformer = tiny.build_transformer(architecture)
     autoencoder.register_to_config(shift_factor=0.1, scaling_factor=1.5)
     pipeline = StableDiffusion3Pipeline(

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import onex_distill
+from onex_distill.distill.stage_one.params import ImportanceParams, StageOneParams
+from onex_distill.distill.stage_one.trainer import StageOneJob
+from onex_distill.distill.stage_two.trainer import AdversarialParams, CotrainingParams
 from onex_distill.engine.compute import ComputeParams
-from onex_distill.engine.stage_one import StageOneJob
-from onex_distill.engine.stage_one_params import ImportanceParams, StageOneParams
-from onex_distill.engine.stage_two import AdversarialParams, CotrainingParams
 from onex_distill.parameters import Params
 from onex_distill.pipelines.ablation.params import AblationParams
 from onex_distill.pipelines.pareto.params import BandSearchParams

@@ -7,7 +7,7 @@ import torch
 from diffusers import SD3Transformer2DModel
 
 import stage_one_step as benchmark
-from onex_distill.engine.roles import FAKE_SCORE, STUDENT
+from onex_distill.distill.stage_one.roles import FAKE_SCORE, STUDENT
 
 
 @pytest.fixture(scope="module")

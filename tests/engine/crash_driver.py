@@ -7,10 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-import onex_distill.engine.pretraining
-import onex_distill.engine.sampling
-import onex_distill.engine.stage_one
-import onex_distill.engine.stage_two  # noqa: F401
 from onex_distill.engine.job import read_job
 from onex_distill.engine.launch import launch
 

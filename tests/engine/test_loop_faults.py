@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from onex_distill.distill.stage_one.params import GuidanceParams
 from onex_distill.engine.job import write_job
 from onex_distill.engine.launch import launch
 from onex_distill.engine.loop import train
-from onex_distill.engine.stage_one_params import GuidanceParams
 
 # file sizes limited to a few kilobytes: the system then refuses to write on, as a full disk does
 LIMITED = """

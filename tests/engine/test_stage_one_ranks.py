@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from onex_distill.engine.latent_gan import LatentGanParams
+from onex_distill.distill.stage_one.latent_gan import LatentGanParams
+from onex_distill.distill.stage_one.watching import WatchParams
 from onex_distill.engine.launch import launch
-from onex_distill.engine.watching import WatchParams
 
 SHARED = {"parametrization": "shared_backbone", "gradient_checkpointing": True}
 PUBLISHED = {"ema_decay": 0.0, "gradient_checkpointing": True}

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from onex_distill.engine.randomness import seeded
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.weights import gather, load_transformer, place, save_transformer
-from onex_distill.models.tiny import build_transformer, seeded
+from onex_distill.pretraining.architecture import build_transformer
 from onex_distill.storage.model_folder import ModelFolder, save_model
 
 

@@ -1,13 +1,14 @@
 import pytest
 import torch
 
+from onex_distill.cache.block_cache import BlockCache
+from onex_distill.cache.compensation import Compensation
+from onex_distill.cache.plan import reuse_after_first
+from onex_distill.engine.randomness import seeded
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.metrics.cost import flops_of
-from onex_distill.models.block_cache import BlockCache
-from onex_distill.models.cache_plan import reuse_after_first
-from onex_distill.models.compensation import Compensation
 from onex_distill.models.sampling import sample_latents
-from onex_distill.models.tiny import build_transformer, seeded
+from onex_distill.pretraining.architecture import build_transformer
 
 
 def test_a_matmul_costs_two_operations_a_product():

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from onex_distill.models.checks import REQUIRED, check_teacher_folder
-from onex_distill.models.tiny import build_transformer
+from onex_distill.pretraining.architecture import build_transformer
 
 
 def test_a_complete_teacher_passes(stored_teacher):

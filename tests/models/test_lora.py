@@ -5,9 +5,10 @@ import torch
 from diffusers import SD3Transformer2DModel
 from peft import PeftModel
 
+from onex_distill.engine.randomness import seeded
 from onex_distill.models.lora import AdapterState, LoraParams, add_lora, merge_lora, save_adapter
-from onex_distill.models.tiny import build_transformer, seeded
 from onex_distill.models.velocity import predict_velocity
+from onex_distill.pretraining.architecture import build_transformer
 
 PARAMS = LoraParams(rank=2, alpha=4)
 

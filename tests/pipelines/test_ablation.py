@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from onex_distill.engine import stage_one
+from onex_distill.distill.stage_one import trainer as stage_one
 from onex_distill.pipelines.ablation.params import VARIED, AblationParams
 from onex_distill.pipelines.ablation.report import plot_alignment_against_diversity, summarise
 from support import PROJECT, newest

@@ -7,8 +7,9 @@ from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
-from onex_distill.models import tiny
-from onex_distill.models.cache_plan import effective_nfe, reuse_after_first
+from onex_distill.cache.plan import effective_nfe, reuse_after_first
+from onex_distill.engine.randomness import seeded
+from onex_distill.pretraining import architecture as tiny
 from support import PROJECT, newest
 
 CAPTIONS = [
@@ -36,7 +37,7 @@ def random_checkpoint(folder, num_layers, qk_norm, dual_attention_layers):
         shift=3.0,
     )
     tokenizers = tiny.build_tokenizers(sorted({word for text in CAPTIONS for word in text.split()}), 77)
-    with tiny.seeded(0):
+    with seeded(0):
         clip, clip_2, t5 = tiny.build_text_encoders(params, tokenizers[0], tokenizers[2])
         pipeline = StableDiffusion3Pipeline(
             transformer=tiny.build_transformer(params),

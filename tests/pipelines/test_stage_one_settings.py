@@ -4,7 +4,7 @@ import pytest
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
-from onex_distill.engine.stage_one_params import StageOneParams
+from onex_distill.distill.stage_one.params import StageOneParams
 from support import PROJECT
 
 RULES = ("dmd", "dmd2", "tdm", "unguided")

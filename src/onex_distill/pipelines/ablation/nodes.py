@@ -7,14 +7,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from onex_distill.distill.stage_one.trainer import StageOneJob
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.engine.sampling import SamplingJob
-from onex_distill.engine.stage_one import StageOneJob
-from onex_distill.metrics.features import extract_features
-from onex_distill.metrics.scores import score_images
+from onex_distill.evaluation.sampling_jobs import SamplingJob
+from onex_distill.evaluation.scores import score_images
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.ablation.params import VARIED, AblationParams, Setting
+from onex_distill.shapes.features import extract_features
 from onex_distill.storage.frame import FrameFile, store_frame
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable

@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from onex_distill.engine.stage_one_params import GuidanceParams, ImportanceParams, Preset, StageOneParams
+from onex_distill.distill.stage_one.params import GuidanceParams, ImportanceParams, Preset, StageOneParams
 from onex_distill.flow.guidance import Axis
 from onex_distill.parameters import Params
 

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from onex_distill.cache.export import FractionalStableDiffusion3Pipeline
+from onex_distill.cache.plan import check_bands, effective_nfe, reuse_after_first
+from onex_distill.distill.stage_two.backbones import check_backbone
+from onex_distill.distill.stage_two.trainer import CotrainingJob, CotrainingParams
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.engine.stage_two import CotrainingJob, CotrainingParams
-from onex_distill.models.backbones import check_backbone
-from onex_distill.models.cache_plan import check_bands, effective_nfe, reuse_after_first
-from onex_distill.models.export import FractionalStableDiffusion3Pipeline
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.parameters import Params
 from onex_distill.pipelines.precompute.params import TextParams
@@ -21,7 +21,7 @@ from onex_distill.storage.tensor_table import TensorTable
 
 logger = logging.getLogger(__name__)
 
-COMPENSATION = "onex_distill.models.compensation.Compensation"
+COMPENSATION = "onex_distill.Compensation"
 
 
 class StartParams(Params):

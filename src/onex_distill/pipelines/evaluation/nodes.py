@@ -9,9 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from onex_distill.metrics import attributes, features
+from onex_distill.metrics.distances import diversity, frechet_distance, precision_recall
 from onex_distill.pipelines.evaluation.params import EvaluationParams
+from onex_distill.shapes import attributes
 from onex_distill.shapes.captions import named_attributes
+from onex_distill.shapes.features import extract_features
 from onex_distill.shapes.networks import ShapesReader
 from onex_distill.shapes.world import FREE, Attributes
 from onex_distill.storage.model_folder import ModelFolder
@@ -43,7 +45,7 @@ def compute_diversity(evaluator: ModelFolder, **samples: TensorTable) -> pd.Data
     """Mean pairwise feature distance between the images of one caption."""
     embedded = _features(evaluator.load(), samples)
     rows = [
-        {"method": _name(table), "diversity": features.diversity(embedded[key], _captions(table))}
+        {"method": _name(table), "diversity": diversity(embedded[key], _captions(table))}
         for key, table in samples.items()
     ]
     return pd.DataFrame(rows)
@@ -54,7 +56,7 @@ def compute_precision_recall(evaluator: ModelFolder, params: EvaluationParams, *
     embedded = _features(evaluator.load(), samples)
     rows = []
     for key, table in samples.items():
-        precision, recall = features.precision_recall(embedded[key], embedded[REFERENCE], params.neighbours)
+        precision, recall = precision_recall(embedded[key], embedded[REFERENCE], params.neighbours)
         rows.append({"method": _name(table), "precision": precision, "recall": recall})
     return pd.DataFrame(rows)
 
@@ -102,8 +104,8 @@ def _read(evaluator: ShapesReader, table: TensorTable) -> Attributes:
 
 
 def _features(evaluator: ShapesReader, samples: dict[str, TensorTable]) -> dict[str, Tensor]:
-    return {key: features.extract_features(evaluator, table.column("image")) for key, table in samples.items()}
+    return {key: extract_features(evaluator, table.column("image")) for key, table in samples.items()}
 
 
 def _fid(embedded: dict[str, Tensor], key: str) -> float:
-    return features.frechet_distance(embedded[key], embedded[REFERENCE])
+    return frechet_distance(embedded[key], embedded[REFERENCE])

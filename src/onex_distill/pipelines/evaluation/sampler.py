@@ -9,14 +9,14 @@ import torch
 from diffusers import SD3Transformer2DModel
 from torch import Tensor
 
+from onex_distill.cache.block_cache import BlockCache
+from onex_distill.cache.compensation import Compensation
+from onex_distill.cache.plan import Bands, CachePlan, effective_nfe, reuse_after_first
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.engine.sampling import SamplingJob
+from onex_distill.evaluation.sampling_jobs import SamplingJob
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.metrics.cost import flops_of
-from onex_distill.models.block_cache import BlockCache
-from onex_distill.models.cache_plan import Bands, CachePlan, effective_nfe, reuse_after_first
-from onex_distill.models.compensation import Compensation
 from onex_distill.models.noise import latent_shape
 from onex_distill.models.prompts import PromptBatch
 from onex_distill.models.sampling import sample_latents

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from onex_distill.cache.compensation import Compensation
+from onex_distill.cache.plan import plan_for_budget
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.engine.sampling import DecodingJob
-from onex_distill.models.cache_plan import plan_for_budget
-from onex_distill.models.compensation import Compensation
+from onex_distill.evaluation.sampling_jobs import DecodingJob
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.evaluation.params import EvaluationParams, MethodParams
 from onex_distill.pipelines.evaluation.sampler import Sampler, Samples, cost_of

@@ -7,8 +7,8 @@ from pydantic import PositiveInt
 from torchvision.transforms.functional import to_tensor
 from tqdm import tqdm
 
+from onex_distill.cache.export import FractionalStableDiffusion3Pipeline
 from onex_distill.metrics.grids import image_grid
-from onex_distill.models.export import FractionalStableDiffusion3Pipeline
 from onex_distill.models.text import count_truncated
 from onex_distill.parameters import Params
 from onex_distill.storage.model_folder import ModelFolder

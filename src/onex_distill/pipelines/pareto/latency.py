@@ -7,12 +7,12 @@ import pandas as pd
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 
+from onex_distill.cache.block_cache import BlockCache
+from onex_distill.cache.compensation import Compensation
+from onex_distill.cache.plan import reuse_after_first
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.ranks import Ranks
 from onex_distill.flow.sigmas import step_sigmas
-from onex_distill.models.block_cache import BlockCache
-from onex_distill.models.cache_plan import reuse_after_first
-from onex_distill.models.compensation import Compensation
 from onex_distill.models.noise import latent_shape, noise_from_seeds
 from onex_distill.models.prompts import read_prompts
 from onex_distill.models.sampling import decode_latents, sample_latents

@@ -7,8 +7,8 @@ import plotly.express as px
 from diffusers import SD3Transformer2DModel
 from plotly.graph_objects import Figure
 
+from onex_distill.cache.compensation import Compensation
 from onex_distill.engine.compute import ComputeParams
-from onex_distill.models.compensation import Compensation
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.evaluation import nodes as metrics
 from onex_distill.pipelines.evaluation.params import EvaluationParams, MethodParams

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from onex_distill.models.cache_plan import Bands
+from onex_distill.cache.plan import Bands
 from onex_distill.parameters import Params
 
 

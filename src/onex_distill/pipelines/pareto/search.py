@@ -5,11 +5,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from onex_distill.cache.band_search import blocks_to_skip, plans_by_blocks, predict_damage, sets_of_bands
+from onex_distill.cache.compensation import Compensation
+from onex_distill.cache.plan import Bands, as_bands, check_bands, effective_nfe
+from onex_distill.cache.reuse_error import mean_reuse_errors
 from onex_distill.engine.compute import ComputeParams
-from onex_distill.metrics.reuse import mean_reuse_errors
-from onex_distill.models.band_search import blocks_to_skip, plans_by_blocks, predict_damage, sets_of_bands
-from onex_distill.models.cache_plan import Bands, as_bands, check_bands, effective_nfe
-from onex_distill.models.compensation import Compensation
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.cache_cotraining.nodes import COMPENSATION
 from onex_distill.pipelines.evaluation.nodes import collect_costs

@@ -8,7 +8,8 @@ import torch
 
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.engine.sampling import EmbeddingJob, SamplingJob
+from onex_distill.evaluation.sampling_jobs import SamplingJob
+from onex_distill.models.embedding import EmbeddingJob
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.models.text import count_truncated
 from onex_distill.pipelines.precompute.params import CaptionSetParams, TeacherSamplingParams, TextParams

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from onex_distill.engine.compute import ComputeParams
-from onex_distill.engine.planner import (
+from onex_distill.distill.planner import (
     Need,
     available_disk,
     available_memory,
@@ -15,8 +14,9 @@ from onex_distill.engine.planner import (
     stage_one_need,
     stage_two_need,
 )
-from onex_distill.engine.stage_one_params import StageOneParams
-from onex_distill.engine.stage_two import AdversarialParams, CotrainingParams
+from onex_distill.distill.stage_one.params import StageOneParams
+from onex_distill.distill.stage_two.trainer import AdversarialParams, CotrainingParams
+from onex_distill.engine.compute import ComputeParams
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.precompute.params import TextParams
 

@@ -11,12 +11,12 @@ import plotly.express as px
 import torch
 from plotly.graph_objects import Figure
 
+from onex_distill.cache.compensation import Compensation, FunctionParams
+from onex_distill.cache.plan import Bands
+from onex_distill.distill.stage_two.trainer import CotrainingParams
 from onex_distill.engine.compute import ComputeParams
-from onex_distill.engine.stage_two import CotrainingParams
-from onex_distill.metrics.features import extract_features, frechet_distance
-from onex_distill.metrics.scores import score_images
-from onex_distill.models.cache_plan import Bands
-from onex_distill.models.compensation import Compensation, FunctionParams
+from onex_distill.evaluation.scores import score_images
+from onex_distill.metrics.distances import frechet_distance
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.cache_cotraining.nodes import COMPENSATION, check_band, cotrain_cache
 from onex_distill.pipelines.evaluation.params import EvaluationParams, MethodParams
@@ -24,6 +24,7 @@ from onex_distill.pipelines.evaluation.sampler import Sampler
 from onex_distill.pipelines.recovery.params import RecoveryParams
 from onex_distill.pipelines.stage_two.nodes import check_discriminator, refine_adversarially
 from onex_distill.pipelines.stage_two.params import ReferencesParams
+from onex_distill.shapes.features import extract_features
 from onex_distill.storage.model_folder import ModelFolder, save_model
 from onex_distill.storage.tensor_table import TensorTable
 

@@ -4,8 +4,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from onex_distill.engine.stage_two import AdversarialParams, CotrainingParams
-from onex_distill.models.cache_plan import Bands
+from onex_distill.cache.plan import Bands
+from onex_distill.distill.stage_two.trainer import AdversarialParams, CotrainingParams
 from onex_distill.parameters import Params
 
 

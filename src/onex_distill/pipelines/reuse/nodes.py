@@ -7,7 +7,7 @@ import plotly.express as px
 from plotly.graph_objects import Figure
 from pydantic import Field, PositiveInt
 
-from onex_distill.metrics.reuse import mean_reuse_errors
+from onex_distill.cache.reuse_error import mean_reuse_errors
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.parameters import Params
 from onex_distill.storage.model_folder import ModelFolder

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from onex_distill.distill.stage_one.params import StageOneParams
+from onex_distill.distill.stage_one.trainer import StageOneJob
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.engine.sampling import DecodingJob
-from onex_distill.engine.stage_one import StageOneJob
-from onex_distill.engine.stage_one_params import StageOneParams
+from onex_distill.evaluation.sampling_jobs import DecodingJob
 from onex_distill.metrics.grids import image_grid
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.storage.model_folder import ModelFolder

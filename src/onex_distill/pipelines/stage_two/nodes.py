@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 import torch
 
+from onex_distill.distill.stage_two.backbones import check_backbone
+from onex_distill.distill.stage_two.trainer import AdversarialJob, AdversarialParams
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.engine.sampling import DecodingJob, SamplingJob
-from onex_distill.engine.stage_two import AdversarialJob, AdversarialParams
-from onex_distill.models.backbones import check_backbone
+from onex_distill.evaluation.sampling_jobs import DecodingJob, SamplingJob
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.stage_two.params import ReferencesParams
 from onex_distill.storage.frame import store_frame

@@ -8,13 +8,13 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
-from onex_distill.engine import pretraining
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.metrics.acceptance import measure_teacher
 from onex_distill.models.teacher import TeacherFolder
-from onex_distill.models.tiny import ArchitectureParams
 from onex_distill.pipelines.teacher.params import AcceptanceParams, TrainingImagesParams
+from onex_distill.pretraining import training as pretraining
+from onex_distill.pretraining.acceptance import measure_teacher
+from onex_distill.pretraining.architecture import ArchitectureParams
 from onex_distill.shapes.captions import all_captions
 from onex_distill.shapes.render import render
 from onex_distill.shapes.world import NAMED, sample_free_attributes

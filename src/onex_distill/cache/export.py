@@ -1,0 +1,175 @@
+"""The fractional student as a diffusers pipeline."""
+
+import inspect
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from torch import Tensor
+from transformers import (
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    SiglipImageProcessor,
+    SiglipVisionModel,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+from onex_distill.cache.block_cache import BlockCache, check_compensation
+from onex_distill.cache.compensation import Compensation
+from onex_distill.cache.plan import CachePlan, check_steps, plan_for_budget, reuse_after_first
+from onex_distill.storage.model_folder import ModelFolder
+
+
+class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
+    """``StableDiffusion3Pipeline`` with the block cache of a fractional student.
+
+    It takes the same call arguments, but defaults to the student's two steps without guidance, and ``nfe``. ``plan`` is
+    what ``dataclasses.asdict`` makes of a ``CachePlan``; without it, every step after the first reuses the first set of
+    bands that ``compensation`` was trained for. The folder also opens with plain ``StableDiffusion3Pipeline``, which
+    runs every block in every step. Raises ValueError when compensation, plan and transformer do not fit each other.
+    """
+
+    _optional_components = [*StableDiffusion3Pipeline._optional_components, "compensation"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        transformer: SD3Transformer2DModel,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModelWithProjection,
+        tokenizer: CLIPTokenizer,
+        text_encoder_2: CLIPTextModelWithProjection,
+        tokenizer_2: CLIPTokenizer,
+        text_encoder_3: T5EncoderModel,
+        tokenizer_3: T5Tokenizer,
+        image_encoder: SiglipVisionModel = None,
+        feature_extractor: SiglipImageProcessor = None,
+        compensation: Compensation | None = None,
+        plan: dict[str, Any] | None = None,
+        num_inference_steps: int = 2,
+        max_sequence_length: int = 256,
+    ) -> None:
+        super().__init__(
+            transformer=transformer,
+            scheduler=scheduler,
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2,
+            text_encoder_3=text_encoder_3,
+            tokenizer_3=tokenizer_3,
+            image_encoder=image_encoder,
+            feature_extractor=feature_extractor,
+        )
+        self.register_modules(compensation=compensation)
+        self.register_to_config(num_inference_steps=num_inference_steps, max_sequence_length=max_sequence_length)
+        self._cache: BlockCache | None = None
+        if compensation is not None:
+            check_compensation(compensation, transformer)
+            default = reuse_after_first(compensation.candidates[0], num_inference_steps)
+            cache_plan = default if plan is None else CachePlan(**plan)
+            check_steps(cache_plan, num_inference_steps)
+            self.register_to_config(plan=asdict(cache_plan))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Load an exported student; raises ValueError with one line when its compensation is missing or damaged."""
+        folder = Path(pretrained_model_name_or_path)
+        if folder.is_dir() and "compensation" not in kwargs:
+            _check_compensation(folder)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @torch.no_grad()
+    def __call__(self, *args: Any, nfe: float | None = None, **kwargs: Any) -> Any:
+        """Sample images; other arguments and the result are those of ``StableDiffusion3Pipeline.__call__``.
+
+        ``nfe`` is a budget of network evaluations an image, guidance not counted: of the sets of bands that the
+        compensation was trained for, the one that uses most of it is reused after the first step. Without it the
+        exported plan is followed, or, for another number of steps, its bands are reused after the first step.
+        """
+        call = inspect.signature(StableDiffusion3Pipeline.__call__).bind(self, *args, **kwargs).arguments
+        call.pop("self")
+        for name, value in self._student_defaults().items():
+            call.setdefault(name, value)
+        steps = call["num_inference_steps"] if call.get("sigmas") is None else len(call["sigmas"])
+        if steps < 1:
+            raise ValueError(f"num_inference_steps must be at least 1, got {steps}")
+        if call.get("skip_guidance_layers"):
+            raise ValueError("skip_guidance_layers runs the network twice a step, which the block cache cannot follow")
+        if call.get("sigmas") is None:
+            # u before the shift: the scheduler applies its shift itself
+            call["sigmas"] = [1 - step / steps for step in range(steps)]
+        if self.compensation is None:
+            if nfe is not None:
+                raise ValueError(f"nfe {nfe} needs a compensation and this pipeline has none; leave nfe out")
+            return super().__call__(**call)
+        cache = self._cache_of(self._plan(steps, nfe)).attach()
+        try:
+            cache.begin_step(0)
+            return super().__call__(**_telling_steps(cache, call))
+        finally:
+            cache.detach()
+
+    def _cache_of(self, plan: CachePlan) -> BlockCache:
+        """The same cache in every call, or a compiled transformer would be compiled again."""
+        parts = (self.transformer, self.compensation)
+        if self._cache is None or (self._cache.transformer, self._cache.compensation) != parts:
+            self._cache = BlockCache(self.transformer, plan, self.compensation)
+        self._cache.use(plan)
+        return self._cache
+
+    def _plan(self, steps: int, nfe: float | None) -> CachePlan:
+        if nfe is not None:
+            num_layers = len(self.transformer.transformer_blocks)
+            return plan_for_budget(nfe, self.compensation.candidates, num_layers, steps)
+        plan = CachePlan(**self.config.plan)
+        return plan if plan.num_inference_steps == steps else reuse_after_first(plan.bands, steps)
+
+    def _student_defaults(self) -> dict[str, Any]:
+        return {
+            "num_inference_steps": self.config.num_inference_steps,
+            "guidance_scale": 1.0,
+            "max_sequence_length": self.config.max_sequence_length,
+        }
+
+
+def _check_compensation(folder: Path) -> None:
+    """Raise ValueError with one line when an exported student declares a compensation that cannot be loaded whole."""
+    index = folder / "model_index.json"
+    if not index.is_file() or not json.loads(index.read_text()).get("compensation", [None])[0]:
+        return
+    name = f"{Compensation.__module__}.{Compensation.__qualname__}"
+    try:
+        ModelFolder(path=folder / "compensation", class_name=name).load()
+    except ValueError as error:
+        raise ValueError(f"{error}; copy the exported student again, or export it again") from error
+
+
+def _telling_steps(cache: BlockCache, call: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call with a callback that begins the cache's next step, around the one that they have.
+
+    A hook on the transformer would be part of what torch.compile compiles.
+    """
+    callback = call.get("callback_on_step_end")
+
+    def after_step(pipeline: StableDiffusion3Pipeline, step: int, timestep: Tensor, tensors: dict[str, Any]) -> Any:
+        if step + 1 < cache.plan.num_inference_steps:
+            cache.begin_step(step + 1)
+        return {} if callback is None else callback(pipeline, step, timestep, tensors)
+
+    call = {**call, "callback_on_step_end": after_step}
+    if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
+        # diffusers asks its own callbacks what they read, but does not see them inside this one
+        call["callback_on_step_end_tensor_inputs"] = callback.tensor_inputs
+    return call

@@ -1,0 +1,63 @@
+"""Fitting a compensation to the residuals that a student really adds, before anything is trained adversarially.
+
+It needs no gradient through the transformer, and one sampling serves every band. The residual of a later step is
+regressed on that of the first step, as the paper's cache plan reuses it.
+
+Shapes: B batch, N image tokens, L text tokens, D width; streams are text (B, L, D) and image (B, N, D).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers import SD3Transformer2DModel
+from torch import Tensor, nn
+
+from onex_distill.cache.compensation import Compensation, Streams
+from onex_distill.cache.plan import Band
+
+
+@contextmanager
+def entering_streams(transformer: SD3Transformer2DModel) -> Iterator[list[list[Streams]]]:
+    """The streams that enter each block, a list a forward that runs inside the context."""
+    forwards: list[list[Streams]] = []
+
+    def begin(module: nn.Module, args: tuple[Any, ...]) -> None:
+        forwards.append([])
+
+    def enter(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        forwards[-1].append((kwargs["encoder_hidden_states"], kwargs["hidden_states"]))
+
+    handles = [transformer.register_forward_pre_hook(begin)]
+    handles += [block.register_forward_pre_hook(enter, with_kwargs=True) for block in transformer.transformer_blocks]
+    try:
+        yield forwards
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def residual_loss(compensation: Compensation, forwards: Sequence[list[Streams]], sigmas: Tensor) -> Tensor:
+    """Squared error of the compensated residuals over the squared size of the true ones: mean over bands and streams.
+
+    ``forwards`` are the streams of every step of a sampling through ``sigmas`` (K + 1,). Plain caching has the squared
+    reuse error.
+    """
+    errors = []
+    for step in range(1, len(forwards)):
+        for band in compensation.bands:
+            stored, true = _residual(forwards[0], band), _residual(forwards[step], band)
+            sigma = sigmas[step].to(true[0].device).expand(len(true[0]))
+            compensated = compensation(band, stored, forwards[step][band[0]], sigma)
+            errors += [_relative_error(*streams) for streams in zip(compensated, true, strict=True)]
+    return torch.stack(errors).mean()
+
+
+def _residual(entering: list[Streams], band: Band) -> Streams:
+    before, after = entering[band[0]], entering[band[1]]
+    return after[0] - before[0], after[1] - before[1]
+
+
+def _relative_error(compensated: Tensor, true: Tensor) -> Tensor:
+    return (compensated.float() - true.float()).square().mean() / true.float().square().mean()

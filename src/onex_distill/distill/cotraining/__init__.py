@@ -1,0 +1,1 @@
+"""Co-training of the student with its cache: the fractional step."""

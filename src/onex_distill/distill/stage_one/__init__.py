@@ -1,0 +1,1 @@
+"""Stage one: structure-focused distribution matching."""

@@ -1,0 +1,1 @@
+"""Stage two: detail-focused, inference-consistent adversarial refinement."""

@@ -1,0 +1,105 @@
+"""What the discriminator and the generator lose to each other: named losses, and terms of no weight left out.
+
+Shapes: B batch; images RGB in [0, 1], (B, 3, H, W).
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from onex_distill.distill.stage_two.backbones import BackboneParams, load_backbone
+from onex_distill.distill.stage_two.discriminator import Discriminator
+from onex_distill.losses.adversarial import (
+    LossName,
+    approximate_gradient_penalty,
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+)
+from onex_distill.losses.perceptual import perceptual_distance
+from onex_distill.parameters import Params
+from onex_distill.storage.model_folder import ModelFolder
+
+Terms = dict[str, tuple[float, Tensor]]  # weight and value by name
+
+
+class PenaltyParams(Params):
+    """Weights of penalties on the discriminator's gradient: at real images, at fake ones, and at real ones without a
+    second backward pass, by a finite difference of ``noise_std``.
+    """
+
+    r1: NonNegativeFloat
+    r2: NonNegativeFloat
+    approximate_r1: NonNegativeFloat
+    noise_std: PositiveFloat
+
+
+class AdversaryParams(Params):
+    """The discriminator, its loss, and the weights of what it tells the generator."""
+
+    backbone: BackboneParams
+    discriminator_hidden: PositiveInt
+    adversarial_loss: LossName
+    label_smoothing: float = Field(ge=0, le=1)
+    penalties: PenaltyParams
+    adversarial_weight: NonNegativeFloat
+    perceptual_weight: NonNegativeFloat
+
+
+def build_discriminator(recogniser: ModelFolder, params: AdversaryParams, device: torch.device) -> Discriminator:
+    """Fresh heads on the backbone that the parameters name."""
+    backbone = load_backbone(params.backbone, recogniser).to(device)
+    return Discriminator(backbone, params.discriminator_hidden).to(device)
+
+
+def discriminator_terms(
+    discriminator: Discriminator, real: Tensor, fake: Tensor, params: AdversaryParams, noise: Callable[[], Tensor]
+) -> Terms:
+    """The discriminator's loss and penalties; ``noise`` draws a standard normal tensor like ``real``."""
+    penalties = params.penalties
+    real, fake = real.requires_grad_(penalties.r1 > 0), fake.requires_grad_(penalties.r2 > 0)
+    on_real, on_fake = discriminator(real), discriminator(fake)
+    loss = discriminator_loss(params.adversarial_loss, on_real, on_fake, params.label_smoothing)
+    terms: Terms = {"discriminator_loss": (1.0, loss)}
+    if penalties.r1 > 0:
+        terms["r1_penalty"] = (penalties.r1, gradient_penalty(on_real, real))
+    if penalties.r2 > 0:
+        terms["r2_penalty"] = (penalties.r2, gradient_penalty(on_fake, fake))
+    if penalties.approximate_r1 > 0:
+        noisy = discriminator(real + penalties.noise_std * noise())
+        penalty = approximate_gradient_penalty(on_real, noisy, penalties.noise_std)
+        terms["approximate_r1_penalty"] = (penalties.approximate_r1, penalty)
+    return terms
+
+
+def generator_terms(
+    discriminator: Discriminator, fake: Tensor, reference: Callable[[], Tensor], params: AdversaryParams
+) -> Terms:
+    """The generator's terms on its images; ``reference`` makes their counterparts, for the terms that need them."""
+    reference, terms = cache(reference), Terms()
+    if params.adversarial_weight > 0:
+        on_real = None
+        if params.adversarial_loss == "relativistic":
+            with torch.no_grad():
+                on_real = discriminator(reference())
+        loss = generator_loss(params.adversarial_loss, discriminator(fake), on_real)
+        terms["generator_loss"] = (params.adversarial_weight, loss)
+    if params.perceptual_weight > 0:
+        with torch.no_grad():
+            expected = discriminator.levels(reference())
+        distance = perceptual_distance(discriminator.levels(fake), expected)
+        terms["perceptual_loss"] = (params.perceptual_weight, distance)
+    return terms
+
+
+def total(terms: Terms) -> Tensor:
+    """The weighted sum, a scalar."""
+    return torch.stack([weight * value for weight, value in terms.values()]).sum()
+
+
+def values(terms: Terms) -> dict[str, float]:
+    """Every term before its weight."""
+    return {name: float(value.detach()) for name, (_, value) in terms.items()}

@@ -1,0 +1,34 @@
+"""Tables of tensors made over ranks: each rank makes whole shards of the result, so that none is lost or repeated.
+
+A shard holds one batch, whatever the number of ranks, so that the numbers do not depend on it. Shards that an
+interrupted run has finished are kept.
+"""
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from onex_distill.engine.run import Run
+from onex_distill.errors import Interrupted
+from onex_distill.storage.tensor_table import TableWriter
+
+MakeShard = Callable[[range], Mapping[str, Tensor]]
+
+
+def write_table(run: Run, name: str, index: pd.DataFrame, rows_per_shard: int, make: MakeShard) -> None:
+    """Shards in turn over the ranks; rank 0 adds the index. Raises Interrupted after a request to stop."""
+    writer = TableWriter(run.result / name, len(index), rows_per_shard)
+    rounds = range(0, writer.shards, run.ranks.count)
+    with run.watching_signals(), torch.inference_mode():
+        for first in tqdm(rounds, desc=run.folder.name, unit="batch", disable=not run.ranks.is_first):
+            number = first + run.ranks.index
+            if number < writer.shards and not writer.has(number):
+                writer.write(number, make(writer.rows_of(number)))
+            if run.stop_requested() and first != rounds[-1]:
+                raise Interrupted(f"{run.folder.name} was stopped; {first + 1} of {writer.shards} batches are kept")
+    run.ranks.wait()
+    if run.ranks.is_first:
+        writer.finish(index)

@@ -1,0 +1,103 @@
+"""Sampling and decoding over ranks, in whole shards (engine.tables)."""
+
+import time
+from collections.abc import Mapping
+
+import torch
+from diffusers import AutoencoderKL, SD3Transformer2DModel
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from onex_distill.cache.block_cache import BlockCache
+from onex_distill.cache.plan import Bands, reuse_after_first
+from onex_distill.engine.job import Job
+from onex_distill.engine.run import Run
+from onex_distill.engine.tables import write_table
+from onex_distill.flow.sigmas import step_sigmas
+from onex_distill.models.noise import latent_shape, noise_from_seeds
+from onex_distill.models.prompts import read_prompts
+from onex_distill.models.sampling import decode_latents, sample_latents
+from onex_distill.storage.frame import FrameFile
+from onex_distill.storage.model_folder import ModelFolder
+from onex_distill.storage.tensor_table import TableFolder
+
+
+class SamplingJob(Job):
+    """Latents of every row of a plan (``prompt_row``, ``noise_seed``), or with an autoencoder their uint8 images.
+
+    With a compensation, ``bands`` are reused after the first step. Guidance above 1 needs ``empty``. ``seconds`` is a
+    column too: the time an image.
+    """
+
+    transformer: ModelFolder
+    compensation: ModelFolder | None
+    bands: Bands
+    autoencoder: ModelFolder | None
+    embeddings: TableFolder
+    empty: TableFolder
+    plan: FrameFile
+    shift: float
+    num_inference_steps: PositiveInt
+    guidance_scale: NonNegativeFloat
+    batch_size: PositiveInt
+
+    def run(self, run: Run) -> None:
+        """Write the table ``samples``."""
+        device = run.ranks.device
+        transformer: SD3Transformer2DModel = self.transformer.load().to(device).eval()
+        autoencoder = self.autoencoder and self.autoencoder.load().to(device).eval()
+        cache = None
+        if self.compensation is not None:
+            compensation = self.compensation.load().to(device).eval()
+            cached = reuse_after_first(self.bands, self.num_inference_steps)
+            cache = BlockCache(transformer, cached, compensation).attach()
+        plan, embeddings = self.plan.read(), self.embeddings.open()
+        sigmas, empty = step_sigmas(self.num_inference_steps, self.shift), read_prompts(self.empty.open(), [0], device)
+
+        def sample(rows: range) -> Mapping[str, Tensor]:
+            chosen = plan.iloc[rows.start : rows.stop]
+            noise = noise_from_seeds(chosen["noise_seed"], latent_shape(transformer)).to(device)
+            prompts = read_prompts(embeddings, chosen["prompt_row"].to_numpy(), device)
+            began = time.perf_counter()
+            with run.ranks.autocast():
+                latents = sample_latents(
+                    transformer,
+                    noise,
+                    sigmas,
+                    prompts,
+                    empty,
+                    self.guidance_scale,
+                    None if cache is None else cache.begin_step,
+                )
+            columns = {"latent": latents} if autoencoder is None else {"image": _pixels(autoencoder, latents)}
+            seconds = (time.perf_counter() - began) / len(rows)
+            return {**columns, "seconds": torch.full((len(rows),), seconds)}
+
+        write_table(run, "samples", plan, self.batch_size, sample)
+
+
+class DecodingJob(Job):
+    """Images of latents that are there already; ``seconds`` gains the time of decoding, the index a ``method``."""
+
+    autoencoder: ModelFolder
+    latents: TableFolder
+    method: str
+    batch_size: PositiveInt
+
+    def run(self, run: Run) -> None:
+        """Write the table ``samples``."""
+        autoencoder = self.autoencoder.load().to(run.ranks.device).eval()
+        latents = self.latents.open()
+
+        def decode(rows: range) -> Mapping[str, Tensor]:
+            began = time.perf_counter()
+            images = _pixels(autoencoder, latents.read("latent", rows).to(run.ranks.device))
+            seconds = (time.perf_counter() - began) / len(rows)
+            return {"image": images, "seconds": latents.read("seconds", rows) + seconds}
+
+        write_table(run, "samples", latents.index.assign(method=self.method), self.batch_size, decode)
+
+
+def _pixels(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Latents to uint8 images, (B, 3, H, W)."""
+    return (decode_latents(autoencoder, latents) * 255).round().to(torch.uint8)

@@ -1,0 +1,65 @@
+import pytest
+import torch
+from diffusers import SD3Transformer2DModel
+from torch import Tensor, nn
+
+from onex_distill.cache.block_cache import BlockCache
+from onex_distill.cache.compensation import Compensation, Streams
+from onex_distill.cache.fitting import entering_streams, residual_loss
+from onex_distill.cache.plan import reuse_after_first
+from onex_distill.cache.reuse_error import sampled_reuse_errors
+from onex_distill.flow.sigmas import step_sigmas
+from onex_distill.models.prompts import PromptBatch
+from onex_distill.models.sampling import sample_latents
+
+LEVELS = step_sigmas(2, 3.0)
+BAND = (1, 3)
+
+
+@pytest.fixture
+def forwards(transformer: SD3Transformer2DModel, noise: Tensor, prompts: PromptBatch) -> list[list[Streams]]:
+    with torch.no_grad(), entering_streams(transformer) as streams:
+        sample_latents(transformer, noise, LEVELS, prompts)
+    return streams
+
+
+def test_every_block_of_every_step_is_seen_and_the_hooks_go(transformer, forwards, noise, prompts):
+    assert [len(blocks) for blocks in forwards] == [4, 4]
+    with torch.no_grad():
+        sample_latents(transformer, noise, LEVELS, prompts)
+    assert len(forwards) == 2
+
+
+def test_plain_caching_has_the_squared_reuse_error(transformer, forwards, noise, prompts):
+    plain = Compensation(16, [[BAND]], "identity")
+    table = sampled_reuse_errors(transformer, noise[:1], LEVELS, prompts[torch.tensor([0])], [BAND])
+    errors = table[(table["block"] == 1) & (table["stop"] == 3)]["reuse_error"]
+    one = [[(text[:1], image[:1]) for text, image in blocks] for blocks in forwards]
+    assert float(residual_loss(plain, one, LEVELS)) == pytest.approx(float((errors**2).mean()), rel=1e-4)
+
+
+def test_it_measures_what_the_cache_would_add(transformer, forwards, noise, prompts):
+    compensation = Compensation(16, [[BAND]], "input_residual_mlp")
+    for parameter in compensation.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    added: list[Streams] = []
+    compensation.register_forward_hook(lambda module, args, output: added.append(output))
+    cache = BlockCache(transformer, reuse_after_first([BAND], 2), compensation).attach()
+    with torch.no_grad():
+        sample_latents(transformer, noise, LEVELS, prompts, before_step=cache.begin_step)
+        cache.detach()
+        loss = residual_loss(compensation, forwards, LEVELS)
+    # the first step is the same with and without cache, and so is what enters the band in the second
+    for by_cache, fitted in zip(*added, strict=True):
+        torch.testing.assert_close(by_cache, fitted)
+    assert loss > 0
+
+
+def test_a_linear_relation_is_fitted_exactly(forwards):
+    draws = torch.Generator().manual_seed(0)
+    before, now = ([tuple(torch.randn(2, 6, 16, generator=draws) for _ in "ti") for _ in range(4)] for _ in "bn")
+    now[3] = tuple(n + 0.5 * (b3 - b1) for n, b3, b1 in zip(now[1], before[3], before[1], strict=True))
+    compensation = Compensation(16, [[BAND]], "linear")
+    for stream in (compensation.text, compensation.image):
+        nn.init.eye_(stream["1_3"].up.weight).data.mul_(-0.5)
+    assert float(residual_loss(compensation, [before, now], LEVELS)) < 1e-12
