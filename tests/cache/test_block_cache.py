@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 
-from onex_distill.cache.block_cache import BlockCache
+from onex_distill.cache.block_cache import BlockCache, is_cached
 from onex_distill.cache.compensation import Compensation, Streams
 from onex_distill.cache.plan import Band, CachePlan, reuse_after_first
 from onex_distill.engine.randomness import seeded
@@ -366,12 +367,51 @@ def test_a_band_outside_the_model_is_refused(six_blocks):
         BlockCache(transformer, reuse_after_first([(3, 6)], 2), Compensation(16, [((3, 6),)], "identity"))
 
 
-def test_a_second_cache_is_refused(one, compensation):
+def test_a_cache_is_attached_once(one, compensation):
     cache = BlockCache(one, PLAN, compensation).attach()
-    with pytest.raises(ValueError, match="the transformer has a block cache; detach that one first"):
-        BlockCache(one, PLAN, compensation).attach()
+    with pytest.raises(ValueError, match="this block cache is attached already"):
+        cache.attach()
     cache.detach()
-    BlockCache(one, PLAN, compensation).attach()
+    cache.attach().detach()
+    assert not is_cached(one)
+
+
+@torch.no_grad()
+def test_a_sampling_inside_another_leaves_it_as_it_was(one, prompts, inputs, compensation):
+    outer, inner = BlockCache(one, PLAN, compensation).attach(), BlockCache(one, PLAN, compensation)
+    expected = run_all(outer, inputs, prompts)
+    run_step(outer, 0, inputs[0], prompts)
+    inner.attach()
+    assert all(map(torch.equal, run_all(inner, inputs, prompts), expected))
+    inner.detach()
+    assert torch.equal(run_step(outer, 1, inputs[1], prompts), expected[1])
+    outer.detach()
+
+
+@torch.no_grad()
+def test_other_threads_run_the_plain_model_or_their_own_cache(one, prompts, inputs, compensation):
+    plain = predict_velocity(one, inputs[0], 1.0, prompts)
+    cache = BlockCache(one, PLAN, compensation).attach()
+    expected = run_all(cache, inputs, prompts)
+    run_step(cache, 0, inputs[0], prompts)
+    with ThreadPoolExecutor(1) as pool:
+        assert torch.equal(pool.submit(predict_velocity, one, inputs[0], 1.0, prompts).result(), plain)
+        other = BlockCache(one, PLAN, compensation)
+        pool.submit(other.attach).result()
+        assert all(map(torch.equal, pool.submit(run_all, other, inputs, prompts).result(), expected))
+        pool.submit(other.detach).result()
+    assert torch.equal(run_step(cache, 1, inputs[1], prompts), expected[1])
+    cache.detach()
+    assert not is_cached(one)
+
+
+@torch.no_grad()
+def test_a_batch_that_changes_between_steps_is_refused(one, prompts, inputs, compensation):
+    cache = BlockCache(one, PLAN, compensation).attach()
+    run_step(cache, 0, inputs[0], prompts)
+    with pytest.raises(ValueError, match=r"changed from \(3, 16\) \(rows, tokens\) to \(1, 16\) between the steps"):
+        run_step(cache, 1, inputs[1][:1], prompts[:1])
+    cache.detach()
 
 
 @torch.no_grad()

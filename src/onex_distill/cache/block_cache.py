@@ -2,12 +2,16 @@
 
 A computing step stores a band's total residual of both streams, delta = output of the band - input of the band. A
 reusing step skips the band and adds f(delta) to its input, f being the compensation of each stream (which may look at
-that input too). The cache is a set of hooks on one untouched ``SD3Transformer2DModel`` and its blocks; detaching them
-restores the plain model, and what torch.compile made of either serves again when they are attached again.
+that input too). The cache works through hooks on one untouched ``SD3Transformer2DModel`` and its blocks; detaching the last
+cache restores the plain model, and what torch.compile made of either serves again when one is attached again.
+
+A transformer may serve several samplings at once: the hooks ask the thread that calls them which cache it has attached,
+and run the plain model for a thread that has none.
 
 Shapes: B batch, N image tokens, L text tokens, D width; streams are text (B, L, D) and image (B, N, D).
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +43,18 @@ class Step:
     sigma: Tensor | None = None
 
 
+_ATTACHING = threading.Lock()
+
+
+class _PerThread(threading.local):
+    """The cache that a thread has attached to one transformer last."""
+
+    cache: "BlockCache | None" = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_PerThread":
+        return _PerThread()  # nobody samples with the copy of a transformer yet
+
+
 class BlockCache:
     """The cache of one transformer. ``attach`` it, tell it of every step with ``begin_step``, ``detach`` it.
 
@@ -51,8 +67,8 @@ class BlockCache:
         self.compensation = compensation
         self.step: Step | None = None
         self.use(plan)
-        blocks = transformer.transformer_blocks
-        self.hooks = [_ForwardHook(self, transformer), *(_BlockHook(self, blocks[i], i) for i in self._blocks())]
+        self._outer: BlockCache | None = None  # what this thread had attached before
+        self._attached = False
 
     def use(self, plan: CachePlan) -> None:
         """Take another plan from the next sampling on; its bands must be among the compensation's."""
@@ -71,20 +87,24 @@ class BlockCache:
         }
 
     def attach(self) -> "BlockCache":
-        """Put hooks on the transformer and on every block that any plan may skip.
+        """Let this thread's forwards of the transformer go through this cache; other threads' do not.
 
-        Raises ValueError for a transformer that has a cache.
+        Raises ValueError for a cache that is attached already.
         """
-        if is_cached(self.transformer):
-            raise ValueError("the transformer has a block cache; detach that one first")
-        for hook in self.hooks:
-            hook.attach()
+        if self._attached:
+            raise ValueError("this block cache is attached already; detach it first, or make another one")
+        hooks = _Hooks.of(self.transformer)
+        hooks.attach()
+        self._outer, self._attached = hooks.here.cache, True
+        hooks.here.cache = self
         return self
 
     def detach(self) -> None:
-        """Remove the hooks and forget what was stored."""
-        for hook in self.hooks:
-            hook.detach()
+        """Undo ``attach`` in the thread that called it, and forget what was stored."""
+        if self._attached:
+            hooks = _Hooks.of(self.transformer)
+            hooks.here.cache, self._outer, self._attached = self._outer, None, False
+            hooks.detach()
         self.reset()
 
     def reset(self) -> None:
@@ -109,25 +129,30 @@ class BlockCache:
 
     @contextmanager
     def during(self, step: Step | None) -> Iterator[None]:
-        """Run what is inside as part of an earlier step."""
-        current, self.step = self.step, step
+        """Run what is inside as part of an earlier step, in whatever thread (autograd has its own)."""
+        here = _Hooks.of(self.transformer).here
+        outer, current = here.cache, self.step
+        here.cache, self.step = self, step
         try:
             yield
         finally:
-            self.step = current
+            here.cache, self.step = outer, current
 
     def skip(self, step: Step, band: int, text: Tensor, image: Tensor) -> Streams:
         """A band's output, estimated from its stored residual."""
         delta = step.deltas[band]
         if delta is None or step.sigma is None:
             raise RuntimeError("no residual is stored: run a computing step (begin_step(0)) before a reusing one")
+        if delta[1].shape != image.shape:
+            raise ValueError(
+                f"the latents changed from {tuple(delta[1].shape[:2])} (rows, tokens) to {tuple(image.shape[:2])} "
+                "between the steps, and a reused residual belongs to the old ones; change them before the first step, "
+                "or sample with every block (nfe = the number of steps)"
+            )
         start, stop = self.plan.bands[band]
         # int() makes constants of what torch.compile takes for variables once the plan has changed
         residual = self.compensation((int(start), int(stop)), delta, (text, image), step.sigma)
         return text + residual[0], image + residual[1]
-
-    def _blocks(self) -> list[int]:
-        return sorted({block for start, stop in self.compensation.bands for block in range(start, stop)})
 
 
 def check_compensation(compensation: Compensation, transformer: SD3Transformer2DModel) -> None:
@@ -141,9 +166,43 @@ def check_compensation(compensation: Compensation, transformer: SD3Transformer2D
 
 
 def is_cached(transformer: SD3Transformer2DModel) -> bool:
-    """Whether a block cache is attached."""
-    modules = (transformer, *transformer.transformer_blocks)
-    return any(isinstance(getattr(module.forward, "__self__", None), _Hook) for module in modules)
+    """Whether any thread has a block cache attached."""
+    hooks: _Hooks | None = vars(transformer).get(_Hooks.NAME)
+    return hooks is not None and hooks.attached > 0
+
+
+class _Hooks:
+    """All hooks of one transformer, which keeps them; they are in place while any thread has a cache attached."""
+
+    NAME = "_block_cache_hooks"
+
+    def __init__(self, transformer: SD3Transformer2DModel) -> None:
+        blocks = enumerate(transformer.transformer_blocks)
+        self.attached, self.here = 0, _PerThread()
+        self.hooks = [
+            _ForwardHook(self.here, transformer),
+            *(_BlockHook(self.here, block, number) for number, block in blocks),
+        ]
+
+    @classmethod
+    def of(cls, transformer: SD3Transformer2DModel) -> "_Hooks":
+        """The transformer's hooks, made when they are first asked for."""
+        hooks: _Hooks = vars(transformer).setdefault(cls.NAME, cls(transformer))
+        return hooks
+
+    def attach(self) -> None:
+        with _ATTACHING:
+            if not self.attached:
+                for hook in self.hooks:
+                    hook.attach()
+            self.attached += 1
+
+    def detach(self) -> None:
+        with _ATTACHING:
+            self.attached -= 1
+            if not self.attached:
+                for hook in self.hooks:
+                    hook.detach()
 
 
 class _Hook:
@@ -153,11 +212,18 @@ class _Hook:
     and a copy of a module that it hooks runs the original; here both forwards are kept, as bound methods.
     """
 
-    def __init__(self, cache: BlockCache, module: nn.Module) -> None:
-        self.cache = cache
+    def __init__(self, here: _PerThread, module: nn.Module) -> None:
+        self.here = here
         self.module = module
         self.original = module.forward
         self.replacement = self.forward
+
+    def current(self) -> tuple[BlockCache, Step] | None:
+        """The cache that this thread samples through, and its step."""
+        cache = self.here.cache
+        if cache is None or cache.step is None:
+            return None
+        return cache, cache.step
 
     def attach(self) -> None:
         """Take the place of the forward that the module has now."""
@@ -180,19 +246,21 @@ class _Hook:
 class _BlockHook(_Hook):
     """The part of the cache that sits on one block."""
 
-    def __init__(self, cache: BlockCache, module: nn.Module, index: int) -> None:
-        super().__init__(cache, module)
+    def __init__(self, here: _PerThread, module: nn.Module, index: int) -> None:
+        super().__init__(here, module)
         self.index = index
 
     def forward(self, *args: Any, **kwargs: Any) -> Streams:
         """Run the block, and store its band's residual; or skip it."""
-        step, place = self.cache.step, self.cache.places.get(self.index)
-        if step is None or place is None:
+        current = self.current()
+        place = None if current is None else current[0].places.get(self.index)
+        if current is None or place is None:
             return self.original(*args, **kwargs)
+        cache, step = current
         image: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         text: Tensor = kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[1]
         if not step.computes[place.band]:
-            return self.cache.skip(step, place.band, text, image) if place.is_first else (text, image)
+            return cache.skip(step, place.band, text, image) if place.is_first else (text, image)
         if place.is_first:
             step.inputs[place.band] = (text, image)
         streams: Streams = self.original(*args, **kwargs)
@@ -208,15 +276,16 @@ class _ForwardHook(_Hook):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the transformer in the step that was begun."""
-        step, module = self.cache.step, self.cache.transformer
-        if step is None:
+        current, module = self.current(), self.module
+        if current is None:
             return self.original(*args, **kwargs)
+        cache, step = current
         timestep: Tensor = kwargs["timestep"] if "timestep" in kwargs else args[3]
         step.sigma = timestep / 1000
         if not (module.gradient_checkpointing and torch.is_grad_enabled()):
             return self.original(*args, **kwargs)
         checkpoint = module._gradient_checkpointing_func
-        module._gradient_checkpointing_func = _in_step(self.cache, checkpoint)
+        module._gradient_checkpointing_func = _in_step(cache, checkpoint)
         try:
             return self.original(*args, **kwargs)
         finally:

@@ -27,7 +27,10 @@ from transformers import (
 from onex_distill.cache.block_cache import BlockCache, check_compensation
 from onex_distill.cache.compensation import Compensation
 from onex_distill.cache.plan import CachePlan, check_steps, plan_for_budget, reuse_after_first
-from onex_distill.storage.model_folder import ModelFolder
+from onex_distill.storage.files import write_text
+from onex_distill.storage.model_folder import ModelFolder, refuse_pickles
+
+COMPENSATION = "compensation"  # the folder beside the other components
 
 
 class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
@@ -74,9 +77,9 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
         )
         self.register_modules(compensation=compensation)
         self.register_to_config(num_inference_steps=num_inference_steps, max_sequence_length=max_sequence_length)
-        self._cache: BlockCache | None = None
         if compensation is not None:
-            check_compensation(compensation, transformer)
+            if transformer is not None:
+                check_compensation(compensation, transformer)
             default = reuse_after_first(compensation.candidates[0], num_inference_steps)
             cache_plan = default if plan is None else CachePlan(**plan)
             check_steps(cache_plan, num_inference_steps)
@@ -84,11 +87,33 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Load an exported student; raises ValueError with one line when its compensation is missing or damaged."""
+        """Load an exported student from a folder or the hub, every component in one dtype.
+
+        As in diffusers, ``torch_dtype`` (float32 if it is not given), ``variant`` and components by name, None for those
+        that are not wanted. Weights are read from safetensors alone.
+
+        Raises:
+            ValueError: With one line, when the folder or its compensation is missing or damaged, or holds pickles.
+        """
+        if kwargs.get("torch_dtype") is None and kwargs.get("dtype") is None:
+            kwargs["dtype"] = torch.float32  # transformers would load text encoders as they are stored
+        kwargs.setdefault("use_safetensors", True)
         folder = Path(pretrained_model_name_or_path)
-        if folder.is_dir() and "compensation" not in kwargs:
-            _check_compensation(folder)
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if not folder.is_dir():
+            folder = Path(cls.download(str(pretrained_model_name_or_path), **_download_arguments(kwargs)))
+        refuse_pickles(folder)
+        if "compensation" not in kwargs:
+            kwargs["compensation"] = _load_compensation(folder, kwargs)
+        return super().from_pretrained(folder, **kwargs)
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Save as diffusers does; plain diffusers opens the folder too, and then runs every block in every step."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        index = Path(save_directory) / self.config_name
+        content = json.loads(index.read_text())
+        # diffusers refuses hub folders that name classes of other packages; from_pretrained finds the folder itself
+        content |= {"_class_name": StableDiffusion3Pipeline.__name__, "compensation": [None, None]}
+        write_text(index, json.dumps(content, indent=2) + "\n")
 
     @torch.no_grad()
     def __call__(self, *args: Any, nfe: float | None = None, **kwargs: Any) -> Any:
@@ -114,20 +139,12 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
             if nfe is not None:
                 raise ValueError(f"nfe {nfe} needs a compensation and this pipeline has none; leave nfe out")
             return super().__call__(**call)
-        cache = self._cache_of(self._plan(steps, nfe)).attach()
+        cache = BlockCache(self.transformer, self._plan(steps, nfe), self.compensation).attach()
         try:
             cache.begin_step(0)
             return super().__call__(**_telling_steps(cache, call))
         finally:
             cache.detach()
-
-    def _cache_of(self, plan: CachePlan) -> BlockCache:
-        """The same cache in every call, or a compiled transformer would be compiled again."""
-        parts = (self.transformer, self.compensation)
-        if self._cache is None or (self._cache.transformer, self._cache.compensation) != parts:
-            self._cache = BlockCache(self.transformer, plan, self.compensation)
-        self._cache.use(plan)
-        return self._cache
 
     def _plan(self, steps: int, nfe: float | None) -> CachePlan:
         if nfe is not None:
@@ -144,16 +161,27 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
         }
 
 
-def _check_compensation(folder: Path) -> None:
-    """Raise ValueError with one line when an exported student declares a compensation that cannot be loaded whole."""
-    index = folder / "model_index.json"
-    if not index.is_file() or not json.loads(index.read_text()).get("compensation", [None])[0]:
-        return
+def _load_compensation(folder: Path, arguments: dict[str, Any]) -> Compensation | None:
+    """The compensation beside the other components, if the folder has one. Raises ValueError with one line."""
+    index = folder / FractionalStableDiffusion3Pipeline.config_name
+    plan = json.loads(index.read_text()).get("plan") if index.is_file() else None
+    if plan is None and not (folder / COMPENSATION).is_dir():
+        return None
     name = f"{Compensation.__module__}.{Compensation.__qualname__}"
+    passed = {key: arguments[key] for key in ("torch_dtype", "dtype", "variant") if arguments.get(key) is not None}
+    if not list((folder / COMPENSATION).glob(f"*.{passed.get('variant')}.safetensors")):
+        passed.pop("variant", None)
     try:
-        ModelFolder(path=folder / "compensation", class_name=name).load()
+        compensation: Compensation = ModelFolder(path=folder / COMPENSATION, class_name=name).load(**passed)
     except ValueError as error:
         raise ValueError(f"{error}; copy the exported student again, or export it again") from error
+    return compensation.eval()
+
+
+def _download_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of ``from_pretrained`` that say what to download, from where and by whom."""
+    names = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "variant")
+    return {name: arguments[name] for name in (*names, "use_safetensors") if name in arguments}
 
 
 def _telling_steps(cache: BlockCache, call: dict[str, Any]) -> dict[str, Any]:

@@ -93,6 +93,16 @@ def verify(folder: Path) -> None:
             raise ValueError(f"{folder / name} is damaged (its checksum differs); copy it or make it again")
 
 
+def refuse_pickles(folder: Path) -> None:
+    """Raise ValueError when a model's folder holds pickled weights without safetensors beside them."""
+    for pickled in sorted((*folder.rglob("*.bin"), *folder.rglob("*.ckpt"), *folder.rglob("*.pt"))):
+        if not list(pickled.parent.glob("*.safetensors")):
+            raise ValueError(
+                f"{pickled} is pickled, and pickles can run code when they are opened; have the model saved again with "
+                "save_pretrained(folder, safe_serialization=True)"
+            )
+
+
 def _checksums(folder: Path) -> dict[str, str]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
     return {path.relative_to(folder).as_posix(): _checksum(path) for path in paths}
