@@ -2,7 +2,6 @@
 
 import logging
 import re
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ from kedro.framework.context import CatalogCommandsMixin
 from kedro.io import DataCatalog
 from kedro.io.core import generate_timestamp
 
-logger = logging.getLogger(__name__)
+from onex_distill.storage.versions import VERSION, version_after
 
-VERSION = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}\.\d{2}\.\d{2}\.\d{3}Z")
-FORMAT = "%Y-%m-%dT%H.%M.%S.%fZ"
+logger = logging.getLogger(__name__)
 
 
 class OrderedCatalog(DataCatalog, CatalogCommandsMixin):
@@ -36,7 +34,7 @@ class OrderedCatalog(DataCatalog, CatalogCommandsMixin):
         version = save_version or generate_timestamp()
         newest = newest_version(catalog or {})
         if newest is not None and version <= newest:
-            version = _after(newest)
+            version = version_after(newest)
             logger.warning("The clock is behind the newest version on disk, %s; saving as %s.", newest, version)
         return super().from_config(catalog, credentials, load_versions, version, validation_enabled)
 
@@ -47,9 +45,3 @@ def newest_version(catalog: dict[str, dict[str, Any]]) -> str | None:
     patterns = {(path.parent, re.sub(r"\{.*?\}", "*", path.name)) for path in paths}
     names = (version.name for parent, name in patterns for version in parent.glob(f"{name}/*"))
     return max((name for name in names if VERSION.fullmatch(name)), default=None)
-
-
-def _after(version: str) -> str:
-    """A millisecond later."""
-    later = datetime.strptime(version, FORMAT) + timedelta(milliseconds=1)
-    return later.strftime(FORMAT)[:-4] + "Z"

@@ -1,9 +1,9 @@
 """Kedro's project settings."""
 
 from onex_distill.catalog import OrderedCatalog
-from onex_distill.hooks import FinishedRunsHook, KnownParametersHook
+from onex_distill.hooks import BuiltTeacherHook, FinishedRunsHook, KnownParametersHook
 
-HOOKS = (KnownParametersHook(), FinishedRunsHook())
+HOOKS = (KnownParametersHook(), BuiltTeacherHook(), FinishedRunsHook())
 
 DATA_CATALOG_CLASS = OrderedCatalog
 

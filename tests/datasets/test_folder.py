@@ -34,12 +34,24 @@ def test_a_folder_comes_back(tmp_path):
     assert dataset.load() == ["a", "b"]
 
 
-def test_saving_again_leaves_nothing_of_the_old_folder(tmp_path):
+@pytest.mark.parametrize("made_by_us", [True, False])
+def test_a_folder_that_is_there_is_never_replaced(tmp_path, made_by_us):
     dataset = words(tmp_path)
-    dataset.save(["a", "b", "c"])
-    dataset.save(["d"])
-    assert dataset.load() == ["d"]
-    assert [path.name for path in tmp_path.iterdir()] == ["words"]
+    if made_by_us:
+        dataset.save(["mine"])
+    else:
+        (tmp_path / "words").mkdir()
+        (tmp_path / "words/0.txt").write_text("mine")
+    with pytest.raises(DatasetError, match="words is there already and is not replaced; move it, or set versioned"):
+        dataset.save(["d"])
+    assert dataset.load() == ["mine"]
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced(tmp_path):
+    (tmp_path / "words").symlink_to(tmp_path / "gone")
+    with pytest.raises(DatasetError, match="words is there already"):
+        words(tmp_path).save(["d"])
+    assert (tmp_path / "words").is_symlink()
 
 
 def test_missing_parents_are_made(tmp_path):
@@ -54,14 +66,6 @@ def test_a_failing_first_write_leaves_no_dataset_behind(tmp_path):
         dataset.save(["a", "fail"])
     assert not dataset.exists()
     assert not (tmp_path / "words").exists()
-
-
-def test_a_failing_write_keeps_the_old_folder_whole(tmp_path):
-    dataset = words(tmp_path)
-    dataset.save(["a", "b"])
-    with pytest.raises(DatasetError, match="the disk is full"):
-        dataset.save(["c", "fail"])
-    assert dataset.load() == ["a", "b"]
 
 
 def test_the_next_write_succeeds_and_clears_what_a_failed_one_left(tmp_path):
@@ -98,9 +102,19 @@ def test_a_version_is_written_once(tmp_path):
 
 
 def test_a_missing_folder_says_what_to_do(tmp_path):
-    with pytest.raises(DatasetError, match=r"words does not exist; run the pipeline that makes it") as error:
+    with pytest.raises(DatasetError, match=r"words does not exist; put it there, or correct its filepath") as error:
         words(tmp_path).load()
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_what_is_there_but_no_folder_is_not_said_to_be_missing(tmp_path):
+    (tmp_path / "words").symlink_to(tmp_path / "gone")
+    with pytest.raises(DatasetError, match=r"words is a link to .*gone, which does not exist; put it there"):
+        words(tmp_path).load()
+    (tmp_path / "words").unlink()
+    (tmp_path / "words").write_text("a file")
+    with pytest.raises(DatasetError, match="words is no folder, where a folder is expected"):
+        words(tmp_path).load()
 
 
 def test_a_missing_version_is_named(tmp_path):

@@ -90,7 +90,7 @@ def test_something_that_cannot_be_saved_leaves_no_folder(tmp_path):
 
 
 def test_a_missing_folder_says_what_to_do(tmp_path):
-    with pytest.raises(DatasetError, match="model does not exist; run the pipeline that makes it"):
+    with pytest.raises(DatasetError, match="model does not exist; put it there"):
         dataset(tmp_path).load()
 
 

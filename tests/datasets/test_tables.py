@@ -42,13 +42,6 @@ def test_versions_keep_their_own_rows(tmp_path, table):
     assert torch.equal(newest.column("latent"), table(100.0, rows=3).column("latent"))
 
 
-def test_a_table_may_be_saved_over_the_folder_that_it_is_read_from(tmp_path, table):
-    dataset(tmp_path).save(table(0.0))
-    lazily = dataset(tmp_path).load()
-    dataset(tmp_path).save(lazily)
-    assert torch.equal(dataset(tmp_path).load().column("latent"), table(0.0).column("latent"))
-
-
 def test_a_missing_shard_is_an_error_of_the_dataset(tmp_path, table):
     dataset(tmp_path).save(table(0.0))
     (tmp_path / "table" / "part-00000.safetensors").unlink()

@@ -28,7 +28,7 @@ def test_a_teacher_comes_back_as_its_folder(tmp_path, tiny_teacher):
 
 
 def test_a_missing_folder_says_what_to_do(tmp_path):
-    refused(tmp_path / "teacher", "teacher does not exist; run the pipeline that makes it, or correct its filepath")
+    refused(tmp_path / "teacher", "teacher does not exist; put it there, or correct its filepath")
 
 
 def test_a_missing_component_is_an_error_of_the_dataset(tiny_teacher_folder):

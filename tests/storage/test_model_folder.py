@@ -100,7 +100,7 @@ def test_a_fingerprint_sees_one_changed_bit(tmp_path):
 
 def test_a_missing_folder_says_what_to_do(tmp_path):
     folder = ModelFolder(path=tmp_path / "model", class_name=READER)
-    refused(folder, "model does not exist; run the pipeline that makes it, or correct its filepath")
+    refused(folder, "model does not exist; put the model there, or correct its filepath")
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "config.json"])

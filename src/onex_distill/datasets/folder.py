@@ -7,6 +7,8 @@ from typing import Any
 
 from kedro.io.core import AbstractVersionedDataset, DatasetError, Version
 
+from onex_distill.storage.files import absent, replace_folder
+
 
 class FolderDataset(AbstractVersionedDataset[Any, Any]):
     """A dataset that is one local folder; subclasses read and write its files."""
@@ -29,23 +31,26 @@ class FolderDataset(AbstractVersionedDataset[Any, Any]):
         """Load the pinned or the newest version."""
         folder = Path(self._get_load_path())
         if not folder.is_dir():
-            raise DatasetError(f"{folder} does not exist; run the pipeline that makes it, or correct its filepath")
+            raise DatasetError(f"{absent(folder)}; put it there, or correct its filepath in the catalog")
         return self.read(folder)
 
     def save(self, data: Any) -> None:
-        """Write to a temporary folder beside the final one, then rename, so that no half-written folder is seen."""
+        """Write to a temporary folder beside the final one, then rename, so that no half-written folder is seen.
+
+        Raises DatasetError where a folder has the name already: it may hold what no run made.
+        """
         folder = Path(self._get_save_path())
+        if folder.exists() or folder.is_symlink():
+            raise DatasetError(f"{folder} is there already and is not replaced; move it, or set versioned: true")
         partial = folder.with_name(f".partial-{folder.name}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
             self.write(data, partial)
+            replace_folder(partial, folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        if folder.is_dir() and self._version is None:
-            shutil.rmtree(folder)
-        partial.rename(folder)
 
     def _exists(self) -> bool:
         return Path(self._get_load_path()).is_dir()

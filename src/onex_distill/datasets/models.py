@@ -71,7 +71,7 @@ class TeacherDataset(FolderDataset):
     def load(self) -> TeacherFolder:
         """The folder, downloaded if it has to be."""
         folder = Path(self._get_load_path())
-        if self.hub_model is not None and not folder.is_dir():
+        if self.hub_model is not None and not folder.exists() and not folder.is_symlink():
             download_teacher(self.hub_model, folder)
         return super().load()
 

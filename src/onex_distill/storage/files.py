@@ -24,8 +24,7 @@ def write_text(path: Path, text: str) -> None:
 
 def replace_folder(partial: Path, final: Path) -> None:
     """Give a written folder its name, when its bytes are on the disk; one that has it is removed."""
-    for path in (*partial.rglob("*"), partial):
-        sync(path)
+    sync_tree(partial)
     if final.exists():
         remove_folder(final)
     partial.rename(final)
@@ -47,3 +46,20 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """Wait until a file, or a folder and all that is in it, is on the disk."""
+    for part in (*path.rglob("*"), path):
+        sync(part)
+
+
+def absent(path: Path) -> str:
+    """The path, and why what is expected there is not: a link into nothing, something of another kind, or nothing."""
+    if path.is_dir():
+        return f"{path} is a folder, where a file is expected"
+    if path.exists():
+        return f"{path} is no folder, where a folder is expected"
+    if path.is_symlink():
+        return f"{path} is a link to {path.readlink()}, which does not exist"
+    return f"{path} does not exist"

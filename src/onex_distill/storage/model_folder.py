@@ -11,6 +11,7 @@ from diffusers import ConfigMixin, ModelMixin
 from safetensors import SafetensorError
 
 from onex_distill.parameters import Params
+from onex_distill.storage.files import absent
 
 CHECKSUMS = "checksums.json"
 TRUSTED_PACKAGES = ("diffusers", "transformers", "onex_distill")
@@ -77,7 +78,7 @@ def save_model(model: Any, folder: Path) -> None:
 def verify(folder: Path) -> None:
     """Raise ValueError when the folder is missing, or a file is missing or differs from its recorded checksum."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} does not exist; run the pipeline that makes it, or correct its filepath")
+        raise ValueError(f"{absent(folder)}; put the model there, or correct its filepath in the catalog")
     if not (folder / CHECKSUMS).is_file():
         return
     try:

@@ -12,13 +12,13 @@ def create_readers() -> Pipeline:
             Node(
                 nodes.train_evaluator,
                 ["params:evaluator", "params:compute", "runs"],
-                ["evaluator", "evaluator_losses"],
+                ["built_evaluator", "evaluator_losses"],
                 name="train_evaluator",
             ),
             Node(
                 nodes.train_recogniser,
                 ["params:recogniser", "params:compute", "runs"],
-                ["recogniser", "recogniser_losses"],
+                ["built_recogniser", "recogniser_losses"],
                 name="train_recogniser",
             ),
         ]
@@ -29,7 +29,7 @@ def create_encoders() -> Pipeline:
     """Captions, the autoencoder and the text encoders."""
     return Pipeline(
         [
-            Node(nodes.build_captions, None, "shapes_captions", name="build_captions"),
+            Node(nodes.build_captions, None, "built_captions", name="build_captions"),
             Node(
                 nodes.train_autoencoder,
                 ["params:architecture", "params:autoencoder", "params:compute", "runs"],
@@ -38,7 +38,7 @@ def create_encoders() -> Pipeline:
             ),
             Node(
                 nodes.train_text_encoders,
-                ["shapes_captions", "params:architecture", "params:text_encoders", "params:compute", "runs"],
+                ["built_captions", "params:architecture", "params:text_encoders", "params:compute", "runs"],
                 ["text_components", "text_encoder_losses"],
                 name="train_text_encoders",
             ),
@@ -53,7 +53,7 @@ def create_transformer() -> Pipeline:
         [
             Node(
                 nodes.encode_training_images,
-                ["shapes_captions", "autoencoder", "params:training_images", "runs"],
+                ["built_captions", "autoencoder", "params:training_images", "runs"],
                 "training_latents",
                 name="encode_training_images",
             ),
@@ -74,13 +74,13 @@ def create_teacher() -> Pipeline:
             Node(
                 nodes.assemble_teacher,
                 ["teacher_transformer", "autoencoder", "training_latents", "text_components"],
-                "teacher",
+                "built_teacher",
                 name="assemble_teacher",
             ),
             Node(
                 nodes.accept_teacher,
-                ["teacher", "evaluator", "recogniser", "shapes_captions", "params:acceptance"],
-                ["teacher_acceptance", "teacher_acceptance_grid"],
+                ["built_teacher", "built_evaluator", "built_recogniser", "built_captions", "params:acceptance"],
+                ["built_acceptance", "built_acceptance_grid"],
                 name="accept_teacher",
             ),
         ]
@@ -88,5 +88,6 @@ def create_teacher() -> Pipeline:
 
 
 def create_pipeline() -> Pipeline:
-    """The graph of ``kedro run --pipeline=teacher``."""
-    return create_readers() + create_encoders() + create_transformer() + create_teacher()
+    """The graph of ``kedro run --pipelines=teacher``; its ``built_`` outputs are used once they are adopted."""
+    parts = create_readers() + create_encoders() + create_transformer() + create_teacher()
+    return Pipeline(parts, tags="teacher")

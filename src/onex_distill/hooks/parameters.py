@@ -1,18 +1,12 @@
-"""Kedro hooks: refuse parameters that nobody reads, and forget the checkpoints of finished training runs."""
+"""Refuses parameters that nobody reads."""
 
-import logging
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
-from kedro.io import CatalogProtocol
-from kedro.pipeline import Pipeline
 
 from onex_distill.parameters import unknown_name
-
-logger = logging.getLogger(__name__)
 
 PATH_PARAMETERS = ("data", "raw")
 
@@ -28,21 +22,6 @@ class KnownParametersHook:
         for path in _leaves(run_params["runtime_params"]):
             if not any(path == name or path.startswith(f"{name}.") for name in known):
                 raise ValueError(unknown_name("parameter", path, known))
-
-
-class FinishedRunsHook:
-    """A training node keeps its run in a folder of its own name; a failed pipeline keeps them, to go on from there."""
-
-    @hook_impl
-    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
-        """Remove the run folders of a finished pipeline's nodes; its results are versioned artefacts by now."""
-        if "runs" not in pipeline.inputs():
-            return
-        runs = catalog.load("runs")
-        for folder in (runs / node.name for node in pipeline.nodes):
-            if folder.is_dir():
-                logger.info("Removing the checkpoints of the finished run %s.", folder.name)
-                shutil.rmtree(folder)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -1,11 +1,10 @@
-"""Kedro's ``run`` command with one line instead of a traceback for what a user can mend."""
+"""Commands with one line instead of a traceback for what a user can mend."""
 
 import os
 import re
 from typing import Any
 
 import click
-from kedro.framework.cli.project import run as kedro_run
 from kedro.io.core import DatasetError
 from kedro.validation.exceptions import ParameterValidationError
 
@@ -53,11 +52,3 @@ def readable(error: BaseException) -> str:
     text = re.sub(r"- Parameter '[^']*': Failed to instantiate \w+ for parameter ", "parameter ", " ".join(kept))
     text = re.sub(r"\d+ validation errors? for \w+ ?", "", text).removeprefix("Parameter validation failed: ")
     return re.sub(r" \[type=\w+, input_value=(.*?), input_type=\w+\]", r" (got \1)", text)
-
-
-@click.group(name="onex-distill")
-def cli() -> None:
-    """Commands of this project."""
-
-
-cli.add_command(OneLineErrors(name="run", params=kedro_run.params, callback=kedro_run.callback, help=kedro_run.help))

@@ -1,0 +1,7 @@
+"""Kedro hooks: what is checked before a run, and what is tidied after it."""
+
+from onex_distill.hooks.built_teacher import BuiltTeacherHook
+from onex_distill.hooks.parameters import KnownParametersHook
+from onex_distill.hooks.runs import FinishedRunsHook
+
+__all__ = ["BuiltTeacherHook", "FinishedRunsHook", "KnownParametersHook"]
