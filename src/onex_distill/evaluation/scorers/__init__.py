@@ -1,0 +1,1 @@
+"""What scores images: recipes that prepare them, the networks, and their weights."""
