@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
-from published_models import PublishedModel, write_configs
 from tokenizers import Tokenizer
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from onex_distill.engine.randomness import seeded
 from onex_distill.pretraining.architecture import build_tokenizers
+from published_models import PublishedModel, write_configs
 
 CLIP_WIDTH, T5_WIDTH, HEADS, HEAD_WIDTH, LATENT_SIZE = 8, 16, 2, 8, 8
 SHARD = "100KB"

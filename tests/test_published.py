@@ -3,10 +3,10 @@
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
-from published import write_checkpoint
-from published_models import MODELS, write_configs
 
 from onex_distill.models.teacher import TeacherFolder
+from published import write_checkpoint
+from published_models import MODELS, write_configs
 
 PARAMETERS = {"sd3_medium": 2_028_328_000, "sd35_medium": 2_243_171_520, "sd35_large": 8_056_627_520}
 WORDS = ["a", "cat", "on", "the", "table"]

@@ -1,6 +1,6 @@
 """onex-distill: distil a 28-step, guided text-to-image teacher into a student of 1.x network evaluations.
 
-What exported students name in their ``model_index.json`` is found here, whatever room it lives in.
+What users and stored folders name is found here, whatever room it lives in.
 """
 
 from importlib import import_module
@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onex_distill.cache.compensation import Compensation
     from onex_distill.cache.export import FractionalStableDiffusion3Pipeline
+    from onex_distill.cache.student import load_student
 
 __version__ = "0.1.0"
-__all__ = ["Compensation", "FractionalStableDiffusion3Pipeline"]
+__all__ = ["Compensation", "FractionalStableDiffusion3Pipeline", "load_student"]
 
 _HOMES = {
     "Compensation": "onex_distill.cache.compensation",
     "FractionalStableDiffusion3Pipeline": "onex_distill.cache.export",
+    "load_student": "onex_distill.cache.student",
 }
 
 

@@ -1,12 +1,19 @@
 import json
 import shutil
 from collections.abc import Callable
-from copy import deepcopy
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy, deepcopy
 from dataclasses import asdict
+from functools import partial
 
 import pytest
 import torch
-from diffusers import StableDiffusion3Pipeline
+from diffusers import (
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    StableDiffusion3Pipeline,
+)
 from diffusers.callbacks import PipelineCallback
 from torch import nn
 
@@ -365,3 +372,195 @@ def test_no_steps_are_refused(fractional, steps):
     with pytest.raises(ValueError, match=f"num_inference_steps must be at least 1, got {steps}"):
         fractional(TEXTS, num_inference_steps=steps)
     assert is_untouched(fractional)
+
+
+def in_threads(calls: list[Callable[[], torch.Tensor]], rounds: int = 3) -> list[list[torch.Tensor]]:
+    """What every call gives in each of several rounds, all calls of a round at once."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [[future.result() for future in [pool.submit(call) for call in calls]] for _ in range(rounds)]
+
+
+def test_threads_may_call_one_pipeline(fractional, noise):
+    calls = [partial(sampled, fractional, noise, nfe=nfe) for nfe in (1.5, 1.75, 2.0, 1.5)]
+    expected = [call() for call in calls]
+    for results in in_threads(calls):
+        assert all(map(torch.equal, results, expected))
+    assert is_untouched(fractional)
+
+
+def test_pipelines_of_several_kinds_share_a_transformer_in_threads(fractional, noise):
+    own = {"scheduler": FlowMatchEulerDiscreteScheduler.from_config(fractional.scheduler.config)}
+    plain = StableDiffusion3Pipeline.from_pipe(fractional, **own)
+    copies = [copy(fractional), FractionalStableDiffusion3Pipeline.from_pipe(fractional, **deepcopy(own))]
+    for pipeline in (plain, *copies):
+        pipeline.set_progress_bar_config(disable=True)
+    settings = {"num_inference_steps": 2, "guidance_scale": 1.0, "max_sequence_length": 6}
+    calls = [
+        partial(sampled, plain, noise, **settings),
+        *(partial(sampled, pipeline, noise) for pipeline in (fractional, *copies)),
+    ]
+    expected = [call() for call in calls]
+    assert torch.equal(expected[1], expected[3])
+    assert not torch.allclose(expected[0], expected[1], atol=1e-3)
+    for results in in_threads(calls):
+        assert all(map(torch.equal, results, expected))
+    assert is_untouched(fractional)
+
+
+def test_a_call_that_raises_in_one_thread_leaves_the_others(fractional, noise):
+    other = FractionalStableDiffusion3Pipeline.from_pipe(
+        fractional, scheduler=FlowMatchEulerDiscreteScheduler.from_config(fractional.scheduler.config)
+    )
+    other.set_progress_bar_config(disable=True)
+    expected = sampled(fractional, noise)
+
+    def failing() -> torch.Tensor:
+        def callback(*_):
+            raise KeyError("stop here")
+
+        with pytest.raises(KeyError, match="stop here"):
+            sampled(other, noise, callback_on_step_end=callback)
+        return expected
+
+    for results in in_threads([failing, partial(sampled, fractional, noise), failing]):
+        assert all(torch.equal(result, expected) for result in results)
+    assert is_untouched(fractional)
+
+
+def test_a_call_inside_a_call_has_a_pipeline_of_its_own(fractional, noise):
+    inner = FractionalStableDiffusion3Pipeline.from_pipe(
+        fractional, scheduler=FlowMatchEulerDiscreteScheduler.from_config(fractional.scheduler.config)
+    )
+    inner.set_progress_bar_config(disable=True)
+    expected, seen = sampled(fractional, noise), []
+
+    def preview(pipeline, step, timestep, tensors):
+        seen.append(sampled(inner, noise))
+        return {}
+
+    assert torch.equal(sampled(fractional, noise, callback_on_step_end=preview), expected)
+    assert all(torch.equal(image, expected) for image in seen)
+    with pytest.raises(ValueError, match="in the middle of a call"):
+        sampled(fractional, noise, callback_on_step_end=lambda *_: sampled(fractional, noise) and {})
+    assert torch.equal(sampled(fractional, noise), expected)
+
+
+def test_a_batch_that_a_callback_changes_is_refused(fractional, noise):
+    def halve(pipeline, step, timestep, tensors):
+        return {name: tensor[:1] for name, tensor in tensors.items()}
+
+    inputs = ["latents", "prompt_embeds", "pooled_prompt_embeds"]
+    with pytest.raises(ValueError, match=r"the latents changed from .2, 16. .* between the steps"):
+        sampled(fractional, noise, callback_on_step_end=halve, callback_on_step_end_tensor_inputs=inputs)
+    whole = sampled(fractional, noise, nfe=2.0)
+    halved = sampled(fractional, noise, nfe=2.0, callback_on_step_end=halve, callback_on_step_end_tensor_inputs=inputs)
+    torch.testing.assert_close(halved, whole[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_prompts_are_encoded_first_and_sampled_later(fractional, noise, tmp_path):
+    expected = sampled(fractional, noise)
+    fractional.save_pretrained(tmp_path)
+    encoder = FractionalStableDiffusion3Pipeline.from_pretrained(tmp_path, transformer=None, vae=None)
+    embeds, _, pooled, _ = encoder.encode_prompt(
+        prompt=TEXTS, prompt_2=None, prompt_3=None, do_classifier_free_guidance=False, max_sequence_length=6
+    )
+    without = dict.fromkeys(
+        ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
+    )
+    sampler = FractionalStableDiffusion3Pipeline.from_pretrained(tmp_path, **without)
+    sampler.set_progress_bar_config(disable=True)
+    images = sampler(prompt_embeds=embeds, pooled_prompt_embeds=pooled, latents=noise[:2], output_type="latent").images
+    torch.testing.assert_close(images, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["variant", "sharded"])
+def test_other_ways_of_saving_load_too(fractional, noise, tmp_path, kind):
+    expected = sampled(fractional, noise)
+    if kind == "variant":
+        fractional.save_pretrained(tmp_path, variant="fp16")
+        loaded = FractionalStableDiffusion3Pipeline.from_pretrained(tmp_path, variant="fp16")
+    else:
+        fractional.save_pretrained(tmp_path, max_shard_size="20KB")
+        assert list((tmp_path / "transformer").glob("*.index.json"))
+        loaded = FractionalStableDiffusion3Pipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.equal(sampled(loaded, noise), expected)
+
+
+def test_pickled_weights_are_refused_in_one_line(fractional, tmp_path):
+    fractional.save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(ValueError, match=r"is pickled, and pickles can run code .* safe_serialization=True") as error:
+        FractionalStableDiffusion3Pipeline.from_pretrained(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_snapshot_of_the_hub_opens_by_its_id(fractional, noise, tmp_path):
+    expected = sampled(fractional, noise)
+    repository = tmp_path / "models--someone--student"
+    fractional.save_pretrained(repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    for pipeline_class in (FractionalStableDiffusion3Pipeline, DiffusionPipeline):
+        loaded = pipeline_class.from_pretrained("someone/student", cache_dir=tmp_path, local_files_only=True)
+        loaded.set_progress_bar_config(disable=True)
+        own = {} if pipeline_class is FractionalStableDiffusion3Pipeline else {"num_inference_steps": 2}
+        if not own:
+            assert torch.equal(sampled(loaded, noise), expected)
+        else:
+            assert type(loaded) is StableDiffusion3Pipeline
+            assert sampled(loaded, noise, guidance_scale=1.0, max_sequence_length=6, **own).shape == expected.shape
+    index = json.loads((repository / "snapshots" / "abc" / "model_index.json").read_text())
+    libraries = {value[0] for value in index.values() if isinstance(value, list) and isinstance(value[0], str | None)}
+    assert libraries == {"diffusers", "transformers", None}
+
+
+def test_students_of_version_0_1_open(fractional, noise, tmp_path):
+    expected = sampled(fractional, noise)
+    fractional.save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    old = {
+        "_class_name": "FractionalStableDiffusion3Pipeline",
+        "compensation": ["onex_distill.models.compensation", "Compensation"],
+    }
+    (tmp_path / "model_index.json").write_text(json.dumps(index | old))
+    loaded = FractionalStableDiffusion3Pipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.equal(sampled(loaded, noise), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_student_stored_in_half_precision_is_called_without_a_word_about_it(fractional, noise, tmp_path, dtype):
+    expected = sampled(fractional, noise)
+    fractional.to(dtype).save_pretrained(tmp_path)
+    loaded = FractionalStableDiffusion3Pipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    modules = [part for part in loaded.components.values() if isinstance(part, nn.Module)]
+    assert {module.dtype for module in modules} == {torch.float32}
+    torch.testing.assert_close(sampled(loaded, noise), expected, rtol=0.1, atol=0.2)
+
+
+def test_a_scheduler_of_several_calls_per_step_is_refused(fractional, noise):
+    fractional.scheduler = FlowMatchHeunDiscreteScheduler.from_config(fractional.scheduler.config)
+    with pytest.raises(ValueError, match="FlowMatchHeunDiscreteScheduler calls the network 2 times per step"):
+        sampled(fractional, noise)
+    assert is_untouched(fractional)
+
+
+def test_sampling_unlike_the_training_is_warned_of(fractional, noise, caplog):
+    fractional.register_to_config(sigmas=[1.0, 0.75])
+    sampled(fractional, noise)
+    assert not caplog.messages
+    fractional(TEXTS, num_inference_steps=3, guidance_scale=2.0, height=64, output_type="latent")
+    fractional.scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
+    sampled(fractional, noise)
+    assert caplog.messages == [
+        "The student was trained for 2 steps and samples in 3.",
+        "The student was trained without guidance; guidance_scale 2 costs twice as much and may oversaturate.",
+        "The student was trained at 32 x 32 pixels and samples 64 x 32.",
+        "The student was trained at sigmas [1.0, 0.75] and the scheduler takes [1.0, 0.5].",
+    ]
+
+
+def test_a_missing_budget_points_to_the_dial(fractional):
+    with pytest.raises(ValueError, match="a student of many budgets is dial_pipeline"):
+        fractional(TEXTS, nfe=1.2)

@@ -2,8 +2,8 @@
 
 A computing step stores a band's total residual of both streams, delta = output of the band - input of the band. A
 reusing step skips the band and adds f(delta) to its input, f being the compensation of each stream (which may look at
-that input too). The cache works through hooks on one untouched ``SD3Transformer2DModel`` and its blocks; detaching the last
-cache restores the plain model, and what torch.compile made of either serves again when one is attached again.
+that input too). The cache works through hooks on one untouched ``SD3Transformer2DModel`` and its blocks; detaching the
+last cache restores the plain model, and what torch.compile made of either serves again when one is attached again.
 
 A transformer may serve several samplings at once: the hooks ask the thread that calls them which cache it has attached,
 and run the plain model for a thread that has none.
@@ -276,7 +276,8 @@ class _ForwardHook(_Hook):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the transformer in the step that was begun."""
-        current, module = self.current(), self.module
+        current = self.current()
+        module: Any = self.module
         if current is None:
             return self.original(*args, **kwargs)
         cache, step = current

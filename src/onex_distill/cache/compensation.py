@@ -159,9 +159,6 @@ class Compensation(ModelMixin, ConfigMixin):
         return text, image
 
 
-Compensation.__module__ = "onex_distill"  # diffusers writes it into model_index.json, which outlives this file
-
-
 def _key(band: Band) -> str:
     return f"{band[0]}_{band[1]}"
 

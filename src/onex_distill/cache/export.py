@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -24,12 +25,17 @@ from transformers import (
     T5Tokenizer,
 )
 
+import onex_distill.models.compensation  # noqa: F401  diffusers asks for what students of version 0.1 name
 from onex_distill.cache.block_cache import BlockCache, check_compensation
 from onex_distill.cache.compensation import Compensation
 from onex_distill.cache.plan import CachePlan, check_steps, plan_for_budget, reuse_after_first
+from onex_distill.cache.turns import check_scheduler, one_sampling_at_a_time
 from onex_distill.storage.files import write_text
 from onex_distill.storage.model_folder import ModelFolder, refuse_pickles
 
+logger = logging.getLogger(__name__)
+
+SIGMA_TOLERANCE = 0.01
 COMPENSATION = "compensation"  # the folder beside the other components
 
 
@@ -38,8 +44,9 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
 
     It takes the same call arguments, but defaults to the student's two steps without guidance, and ``nfe``. ``plan`` is
     what ``dataclasses.asdict`` makes of a ``CachePlan``; without it, every step after the first reuses the first set of
-    bands that ``compensation`` was trained for. The folder also opens with plain ``StableDiffusion3Pipeline``, which
-    runs every block in every step. Raises ValueError when compensation, plan and transformer do not fit each other.
+    bands that ``compensation`` was trained for. ``sigmas`` are the levels that the student's steps were trained at. The
+    folder also opens with plain ``StableDiffusion3Pipeline``, which runs every block in every step. Raises ValueError
+    when compensation, plan and transformer do not fit each other.
     """
 
     _optional_components = [*StableDiffusion3Pipeline._optional_components, "compensation"]  # noqa: RUF012
@@ -61,6 +68,7 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
         plan: dict[str, Any] | None = None,
         num_inference_steps: int = 2,
         max_sequence_length: int = 256,
+        sigmas: list[float] | None = None,
     ) -> None:
         super().__init__(
             transformer=transformer,
@@ -76,7 +84,9 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
             feature_extractor=feature_extractor,
         )
         self.register_modules(compensation=compensation)
-        self.register_to_config(num_inference_steps=num_inference_steps, max_sequence_length=max_sequence_length)
+        self.register_to_config(
+            num_inference_steps=num_inference_steps, max_sequence_length=max_sequence_length, sigmas=sigmas
+        )
         if compensation is not None:
             if transformer is not None:
                 check_compensation(compensation, transformer)
@@ -89,8 +99,8 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """Load an exported student from a folder or the hub, every component in one dtype.
 
-        As in diffusers, ``torch_dtype`` (float32 if it is not given), ``variant`` and components by name, None for those
-        that are not wanted. Weights are read from safetensors alone.
+        As in diffusers, it takes ``torch_dtype`` (float32 if it is not given), ``variant``, and components by name,
+        None for those that are not wanted. Weights are read from safetensors alone.
 
         Raises:
             ValueError: With one line, when the folder or its compensation is missing or damaged, or holds pickles.
@@ -135,21 +145,46 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
         if call.get("sigmas") is None:
             # u before the shift: the scheduler applies its shift itself
             call["sigmas"] = [1 - step / steps for step in range(steps)]
+        self._warn_of_other_settings(call, steps)
+        with one_sampling_at_a_time(self.scheduler):
+            if self.compensation is None:
+                if nfe is not None:
+                    raise ValueError(f"nfe {nfe} needs a compensation and this pipeline has none; leave nfe out")
+                return super().__call__(**call)
+            check_scheduler(self.scheduler)
+            cache = BlockCache(self.transformer, self._plan(steps, nfe), self.compensation).attach()
+            try:
+                cache.begin_step(0)
+                return super().__call__(**_telling_steps(cache, call, self.config.sigmas))
+            finally:
+                cache.detach()
+
+    def _warn_of_other_settings(self, call: dict[str, Any], steps: int) -> None:
+        """Say what the student was not trained for; it samples all the same."""
         if self.compensation is None:
-            if nfe is not None:
-                raise ValueError(f"nfe {nfe} needs a compensation and this pipeline has none; leave nfe out")
-            return super().__call__(**call)
-        cache = BlockCache(self.transformer, self._plan(steps, nfe), self.compensation).attach()
-        try:
-            cache.begin_step(0)
-            return super().__call__(**_telling_steps(cache, call))
-        finally:
-            cache.detach()
+            return
+        trained = self.config.num_inference_steps
+        if steps != trained:
+            logger.warning("The student was trained for %d steps and samples in %d.", trained, steps)
+        if call["guidance_scale"] > 1:
+            logger.warning(
+                "The student was trained without guidance; guidance_scale %g costs twice as much and may oversaturate.",
+                call["guidance_scale"],
+            )
+        size = self.default_sample_size * self.vae_scale_factor
+        asked = (call.get("height") or size, call.get("width") or size)
+        if asked != (size, size):
+            logger.warning("The student was trained at %d x %d pixels and samples %d x %d.", size, size, *asked)
 
     def _plan(self, steps: int, nfe: float | None) -> CachePlan:
         if nfe is not None:
             num_layers = len(self.transformer.transformer_blocks)
-            return plan_for_budget(nfe, self.compensation.candidates, num_layers, steps)
+            try:
+                return plan_for_budget(nfe, self.compensation.candidates, num_layers, steps)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}; a student of many budgets is dial_pipeline, which `kedro run --pipelines=pareto` makes"
+                ) from error
         plan = CachePlan(**self.config.plan)
         return plan if plan.num_inference_steps == steps else reuse_after_first(plan.bands, steps)
 
@@ -184,7 +219,7 @@ def _download_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: arguments[name] for name in (*names, "use_safetensors") if name in arguments}
 
 
-def _telling_steps(cache: BlockCache, call: dict[str, Any]) -> dict[str, Any]:
+def _telling_steps(cache: BlockCache, call: dict[str, Any], trained: list[float] | None) -> dict[str, Any]:
     """The arguments of a call with a callback that begins the cache's next step, around the one that they have.
 
     A hook on the transformer would be part of what torch.compile compiles.
@@ -192,6 +227,8 @@ def _telling_steps(cache: BlockCache, call: dict[str, Any]) -> dict[str, Any]:
     callback = call.get("callback_on_step_end")
 
     def after_step(pipeline: StableDiffusion3Pipeline, step: int, timestep: Tensor, tensors: dict[str, Any]) -> Any:
+        if step == 0:
+            _warn_of_other_sigmas(pipeline.scheduler.sigmas[:-1].tolist(), trained)
         if step + 1 < cache.plan.num_inference_steps:
             cache.begin_step(step + 1)
         return {} if callback is None else callback(pipeline, step, timestep, tensors)
@@ -201,3 +238,12 @@ def _telling_steps(cache: BlockCache, call: dict[str, Any]) -> dict[str, Any]:
         # diffusers asks its own callbacks what they read, but does not see them inside this one
         call["callback_on_step_end_tensor_inputs"] = callback.tensor_inputs
     return call
+
+
+def _warn_of_other_sigmas(sampled: list[float], trained: list[float] | None) -> None:
+    """Say when a scheduler (swapped, or of another shift) takes the student's steps at levels it does not know."""
+    if trained is None or len(sampled) != len(trained):
+        return
+    if max(abs(s - t) for s, t in zip(sampled, trained, strict=True)) > SIGMA_TOLERANCE:
+        levels = [[round(sigma, 3) for sigma in sigmas] for sigmas in (trained, sampled)]
+        logger.warning("The student was trained at sigmas %s and the scheduler takes %s.", *levels)

@@ -3,6 +3,10 @@
 from importlib import import_module
 from typing import Any
 
+from diffusers import ModelMixin
+
+__all__ = ["ModelMixin"]  # diffusers looks for the base class beside the class
+
 
 def __getattr__(name: str) -> Any:
     if name == "Compensation":
