@@ -9,7 +9,6 @@ import errno
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from onex_distill.engine.ranks import Ranks, whole
 from onex_distill.engine.run import Identity, Run
-from onex_distill.storage.files import remove_folder, replace_folder, sync, write_text
+from onex_distill.storage.files import remove_folder, remove_made, replace_folder, sync, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +45,8 @@ def save_checkpoint(run: Run, step: int, states: Mapping[str, Stateful], history
     """
     final, partial = run.folder / f"step-{step:08d}", run.folder / f".partial-step-{step:08d}"
     if run.ranks.is_first:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        remove_made(partial)
+        partial.mkdir(parents=True, exist_ok=True)
     run.ranks.wait()
     tensors = _Collected(run.ranks)
     tree = {name: tensors.flatten(state.state_dict(), name) for name, state in states.items()}
@@ -61,7 +60,7 @@ def save_checkpoint(run: Run, step: int, states: Mapping[str, Stateful], history
             for old in sorted(run.folder.glob("step-*"))[:-KEPT]:
                 remove_folder(old)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_made(partial)
         raise OSError(
             getattr(error, "errno", None) or errno.EIO,
             f"the checkpoint of step {step} could not be written to {run.folder} ({error}); the one before is intact: "

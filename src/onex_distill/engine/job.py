@@ -7,7 +7,6 @@ and told apart from a job with other parameters or other inputs.
 import json
 import logging
 import os
-import shutil
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -22,7 +21,7 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import Identity, Run
 from onex_distill.parameters import Params
-from onex_distill.storage.files import write_text
+from onex_distill.storage.files import remove_made, replace_folder, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +83,7 @@ def execute(job: Job, identity: Identity, ranks: Ranks) -> None:
         job.run(run)
         ranks.wait()
         if ranks.is_first:
-            shutil.rmtree(result_of(job), ignore_errors=True)
-            run.result.rename(result_of(job))
+            replace_folder(run.result, result_of(job))
 
 
 def write_job(job: Job, identity: Identity, path: Path) -> None:
@@ -126,11 +124,11 @@ def locked(folder: Path, name: str) -> Iterator[None]:
 def _prepare(run: Run) -> None:
     """Clear what killed runs left behind, and the partial result of other settings."""
     for leftover in (*run.folder.glob(".partial-step-*"), *run.folder.glob(".removed-*")):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_made(leftover)
     record = run.result / IDENTITY_FILE
     if record.is_file() and json.loads(record.read_text()) != run.identity:
         logger.warning("%s has other settings now; starting it afresh.", run.folder.name)
-        shutil.rmtree(run.result)
+        remove_made(run.result)
     run.result.mkdir(parents=True, exist_ok=True)
     write_text(record, json.dumps(run.identity))
 

@@ -1,12 +1,13 @@
 """Forgets the checkpoints of finished training runs."""
 
 import logging
-import shutil
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
+
+from onex_distill.storage.files import remove_made
 
 logger = logging.getLogger(__name__)
 
@@ -23,4 +24,6 @@ class FinishedRunsHook:
         for folder in (runs / node.name for node in pipeline.nodes):
             if folder.is_dir():
                 logger.info("Removing the checkpoints of the finished run %s.", folder.name)
-                shutil.rmtree(folder)
+                kept = remove_made(folder)
+                if kept:
+                    logger.warning("%s holds files that no run made, which stay: %s", folder, ", ".join(map(str, kept)))

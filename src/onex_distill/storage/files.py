@@ -1,10 +1,22 @@
 """Files and folders that are complete or not there."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+MADE = (  # names of files in run folders: checkpoints, tables, models, tokenizers, bookkeeping
+    *(f"{stem}-*.safetensors" for stem in ("rank", "part", "step")),
+    *(f"{stem}*.safetensors" for stem in ("diffusion_pytorch_model", "model", "adapter_model")),
+    *(f"{stem}*.safetensors.index.json" for stem in ("diffusion_pytorch_model", "model")),
+    *(f"{stem}.json" for stem in ("state", "table", "config", "checksums", "identity", "job", "model_index")),
+    *(f"{stem}.json" for stem in ("scheduler_config", "generation_config", "adapter_config", "vocab")),
+    *(f"{stem}.json" for stem in ("tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens")),
+    *("merges.txt", "spiece.model", "chat_template.jinja"),
+    *(f"{stem}.parquet" for stem in ("index", "losses", "plan", "prompts", "captions")),
+    *("rank-*.sha256", "rank-*.lock", "rank-*.owner", "rank-*.error", "launcher.lock", "launcher.owner", "stop"),
+    *("events.out.tfevents.*", "stdout.log", "stderr.log", "error.json", ".partial-*"),
+)
 
 
 @contextmanager
@@ -32,11 +44,33 @@ def replace_folder(partial: Path, final: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder, renamed first, so that half of it is never taken for the whole."""
+    """Remove what a run made of a folder, renamed first, so that half of it is never taken for the whole."""
     trash = folder.with_name(f".removed-{folder.name}")
-    shutil.rmtree(trash, ignore_errors=True)
+    remove_made(trash)
+    while trash.exists():  # holds what no run made
+        trash = trash.with_name(f"{trash.name}-")
     folder.rename(trash)
-    shutil.rmtree(trash, ignore_errors=True)
+    remove_made(trash)
+
+
+def remove_made(folder: Path) -> list[Path]:
+    """Remove the files that runs make from a folder, then every folder left empty; return the files that stay.
+
+    A link to a folder is such a file: it is not followed.
+    """
+    if not folder.is_dir() or folder.is_symlink():
+        return [folder] if folder.exists() else []
+    kept = []
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            kept += remove_made(path)
+        elif any(path.match(pattern) for pattern in MADE) and not path.is_symlink():
+            path.unlink(missing_ok=True)
+        else:
+            kept.append(path)
+    if not kept:
+        folder.rmdir()
+    return kept
 
 
 def sync(path: Path) -> None:

@@ -1,7 +1,6 @@
 """Nodes of the ablation: train and sample every variation, score the samples, draw the comparison."""
 
 import logging
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +14,7 @@ from onex_distill.evaluation.scores import score_images
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.ablation.params import VARIED, AblationParams, Setting
 from onex_distill.shapes.features import extract_features
+from onex_distill.storage.files import remove_folder, remove_made
 from onex_distill.storage.frame import FrameFile, store_frame
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
@@ -47,7 +47,7 @@ def train_variations(
         samples = _sample(setting, student, teacher, embeddings, empty, plan_file, params, compute, folder)
         frames.append(plan.assign(**setting.columns))
         images.append(samples.column("image"))
-    shutil.rmtree(folder / "samples", ignore_errors=True)
+    remove_made(folder / "samples")
     return TensorTable.write(folder / "samples", pd.concat(frames, ignore_index=True), {"image": torch.cat(images)})
 
 
@@ -92,7 +92,7 @@ def _train(
     )
     student = ModelFolder(path=launch(job) / "student", class_name=job.teacher.class_name)
     for checkpoint in job.folder.glob("step-*"):  # of a finished run; many runs would fill a disk with them
-        shutil.rmtree(checkpoint)
+        remove_folder(checkpoint)
     return student
 
 

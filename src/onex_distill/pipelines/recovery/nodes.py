@@ -1,6 +1,5 @@
 """Nodes of the recovery pipeline: train and sample with every seed, score, and say what share was recovered."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from onex_distill.pipelines.recovery.params import RecoveryParams
 from onex_distill.pipelines.stage_two.nodes import check_discriminator, refine_adversarially
 from onex_distill.pipelines.stage_two.params import ReferencesParams
 from onex_distill.shapes.features import extract_features
+from onex_distill.storage.files import remove_made
 from onex_distill.storage.model_folder import ModelFolder, save_model
 from onex_distill.storage.tensor_table import TensorTable
 
@@ -86,7 +86,7 @@ def train_recovery(
             table, _ = sampler.sample(one.transformer, method, folder / f"sample {name}", one.compensation, bands)
             frames.append(plan.assign(training=one.training, method=one.method, seed=seed))
             images.append(table.column("image"))
-    shutil.rmtree(folder / "samples", ignore_errors=True)
+    remove_made(folder / "samples")
     return TensorTable.write(folder / "samples", pd.concat(frames, ignore_index=True), {"image": torch.cat(images)})
 
 
