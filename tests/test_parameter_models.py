@@ -12,6 +12,7 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from onex_distill.pipelines.recovery.params import RecoveryParams
 from pydantic import ValidationError
 
 import onex_distill
@@ -19,10 +20,9 @@ from onex_distill.distill.stage_one.params import ImportanceParams, StageOnePara
 from onex_distill.distill.stage_one.trainer import StageOneJob
 from onex_distill.distill.stage_two.trainer import AdversarialParams, CotrainingParams
 from onex_distill.engine.compute import ComputeParams
+from onex_distill.evaluation.studies.ablation_params import AblationParams
+from onex_distill.evaluation.studies.params import BandSearchParams
 from onex_distill.parameters import Params
-from onex_distill.pipelines.ablation.params import AblationParams
-from onex_distill.pipelines.pareto.params import BandSearchParams
-from onex_distill.pipelines.recovery.params import RecoveryParams
 
 
 def subclasses(base: type) -> set[type]:

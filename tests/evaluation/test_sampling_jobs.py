@@ -17,7 +17,7 @@ from onex_distill.evaluation.sampling_jobs import DecodingJob
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.noise import noise_from_seeds
 from onex_distill.models.prompts import read_prompts
-from onex_distill.models.sampling import decode_latents, sample_latents
+from onex_distill.models.sampling import Guidance, decode_latents, sample_latents
 from onex_distill.models.text import encode_prompts
 from onex_distill.storage.model_folder import ModelFolder, save_model
 from onex_distill.storage.tensor_table import TensorTable
@@ -50,7 +50,11 @@ def compensation(tmp_path) -> ModelFolder:
 
 
 def expected(
-    inputs, guidance_scale: float = 1.0, compensation: ModelFolder | None = None, bands: Bands = (BAND,)
+    inputs,
+    guidance_scale: float = 1.0,
+    alpha: float = 1.0,
+    compensation: ModelFolder | None = None,
+    bands: Bands = (BAND,),
 ) -> Tensor:
     """Latents of the whole plan in one batch."""
     plan, transformer = inputs.plan.read(), inputs.teacher.transformer.load()
@@ -62,8 +66,7 @@ def expected(
         noise_from_seeds(plan["noise_seed"], (4, 8, 8)),
         step_sigmas(2, 3.0),
         read_prompts(inputs.embeddings.open(), plan["prompt_row"].to_numpy(), CPU),
-        read_prompts(inputs.empty.open(), [0], CPU),
-        guidance_scale,
+        Guidance(guidance_scale, read_prompts(inputs.empty.open(), [0], CPU), alpha) if guidance_scale > 1 else None,
         None if cache is None else cache.begin_step,
     )
 
@@ -84,6 +87,14 @@ def test_guided_samples_are_those_of_the_guided_sampler(sampled, inputs):
     found = sampled(guidance_scale=3.0).column("latent")
     close(found, expected(inputs, 3.0))
     assert not torch.allclose(found, expected(inputs), atol=1e-3)
+
+
+def test_below_alpha_alone_samples_are_guided(sampled, inputs):
+    found = sampled(guidance_scale=3.0, alpha=0.8).column("latent")  # sigmas 1 and 0.75
+    close(found, expected(inputs, 3.0, 0.8))
+    for other in (1.0, 0.5):
+        assert not torch.allclose(found, expected(inputs, 3.0, other), atol=1e-3)
+    close(sampled(guidance_scale=3.0, alpha=0.5).column("latent"), expected(inputs))
 
 
 @pytest.mark.parametrize("band", [BAND, (2, 3)])

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from onex_distill.flow.sigmas import step_sigmas
-from onex_distill.models.sampling import decode_latents, sample_latents
+from onex_distill.models.sampling import Guidance, decode_latents, sample_latents
 
 
 class LinearVelocity(nn.Module):
@@ -61,15 +61,20 @@ def test_every_step_is_announced_before_it_runs(prompts, noise):
 
 
 def test_guidance_extrapolates_from_the_empty_prompt(prompts, empty, noise):
-    x0 = sample_latents(LinearVelocity(0.0), noise, step_sigmas(1, 3.0), prompts, empty, guidance_scale=3.0)
+    x0 = sample_latents(LinearVelocity(0.0), noise, step_sigmas(1, 3.0), prompts, Guidance(3.0, empty))
     conditional = prompts.embeds.mean((1, 2))[:, None, None, None]
     unconditional = empty.embeds.mean()
     torch.testing.assert_close(x0, noise - (unconditional + 3 * (conditional - unconditional)))
 
 
-def test_guidance_needs_the_empty_prompt(prompts, noise):
-    with pytest.raises(ValueError, match=r"guidance_scale 3\.0 needs the empty prompt"):
-        sample_latents(LinearVelocity(0.0), noise, step_sigmas(1, 3.0), prompts, guidance_scale=3.0)
+@pytest.mark.parametrize(("alpha", "guided"), [(1.0, 1.0), (0.8, 0.75), (0.75, 0.75), (0.7, 0.0)])
+def test_steps_from_above_alpha_are_not_guided(prompts, empty, noise, alpha, guided):
+    network = LinearVelocity(0.0)
+    x0 = sample_latents(network, noise, step_sigmas(2, 3.0), prompts, Guidance(3.0, empty, alpha))
+    conditional, unconditional = prompts.embeds.mean((1, 2)), empty.embeds.mean()
+    mean = conditional + guided * 2 * (conditional - unconditional)
+    torch.testing.assert_close(x0, noise - mean[:, None, None, None])
+    assert sum(len(t) for t in network.timesteps) == 6 + 3 * ((alpha == 1) + (alpha >= 0.75))
 
 
 def test_sampling_leaves_its_noise_alone(prompts, noise):

@@ -5,8 +5,9 @@ import pytest
 import yaml
 
 from onex_distill.distill.stage_one import trainer as stage_one
-from onex_distill.pipelines.ablation.params import VARIED, AblationParams
-from onex_distill.pipelines.ablation.report import plot_alignment_against_diversity, summarise
+from onex_distill.evaluation.studies.ablation import summarise_variations
+from onex_distill.evaluation.studies.ablation_params import VARIED, AblationParams
+from onex_distill.pipelines.ablation.nodes import plot_alignment_against_diversity
 from support import PROJECT, newest
 
 
@@ -66,7 +67,7 @@ def test_an_interrupted_ablation_goes_on_where_it_was(run_pipeline, tmp_path, mo
 def test_the_summary_is_mean_and_deviation_over_seeds():
     row = {"alpha": 0.5, "importance": "c", "steps": 2, "axis": "u"}
     table = pd.DataFrame([{**row, "seed": seed, "fid": fid} for seed, fid in ((1, 1.0), (2, 2.0), (3, 6.0))])
-    summary = summarise(table)
+    summary = summarise_variations(table)
     assert summary[["fid_mean", "fid_std"]].to_numpy().tolist() == [[3.0, pytest.approx(7**0.5)]]
     assert summary[VARIED].iloc[0].to_dict() == row
 
@@ -79,7 +80,7 @@ def test_the_curve_follows_alpha_alone():
             for alpha, steps, diversity in rows
         ]
     )
-    summary = summarise(pd.concat([table.assign(seed=1), table.assign(seed=2)]))
+    summary = summarise_variations(pd.concat([table.assign(seed=1), table.assign(seed=2)]))
     figure = plot_alignment_against_diversity(summary, table.iloc[:1])
     curve = next(trace for trace in figure.data if trace.name == "along alpha")
     assert list(curve.x) == [60.0, 50.0, 30.0]

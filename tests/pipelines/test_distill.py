@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from onex_distill import FractionalStableDiffusion3Pipeline
 from support import newest
 
-METHODS = ["teacher_2x2", "teacher_2", "stage_one_2", "stage_two_2", "fractional_1.67"]
+METHODS = ["teacher_2x2", "teacher_alpha", "teacher_2", "stage_one_2", "stage_two_2", "fractional_1.67"]
 MODELS = ["student_stage_one", "reference_stage_one", "student_stage_two", "fractional_167_student"]
 MODELS += ["student_stage_one_best", "reference_stage_one_best"]
 

@@ -9,8 +9,8 @@ from kedro.framework.startup import bootstrap_project
 from plotly.io import read_json
 from pydantic import ValidationError
 
-from onex_distill.pipelines.recovery.nodes import add_recovered
-from onex_distill.pipelines.recovery.params import RecoveryParams
+from onex_distill.evaluation.studies.recovery import add_recovered
+from onex_distill.evaluation.studies.recovery_params import RecoveryParams
 from support import PROJECT, newest
 
 METHODS = {"alone": {"uncached", "plain", "compensated"}}

@@ -1,6 +1,7 @@
 """Kedro datasets for what the project stores: captions, folders of models, tables of tensors, images."""
 
 from onex_distill.datasets.captions import CaptionsDataset
+from onex_distill.datasets.handles import HandlesDataset
 from onex_distill.datasets.images import PreviewedImageDataset
 from onex_distill.datasets.models import ModelFolderDataset, TeacherDataset
 from onex_distill.datasets.runs import RunsFolderDataset
@@ -8,6 +9,7 @@ from onex_distill.datasets.tables import TensorTableDataset
 
 __all__ = [
     "CaptionsDataset",
+    "HandlesDataset",
     "ModelFolderDataset",
     "PreviewedImageDataset",
     "RunsFolderDataset",

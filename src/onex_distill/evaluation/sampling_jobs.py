@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from onex_distill.cache.block_cache import BlockCache
@@ -16,7 +16,7 @@ from onex_distill.engine.tables import write_table
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.noise import latent_shape, noise_from_seeds
 from onex_distill.models.prompts import read_prompts
-from onex_distill.models.sampling import decode_latents, sample_latents
+from onex_distill.models.sampling import Guidance, decode_latents, sample_latents
 from onex_distill.storage.frame import FrameFile
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TableFolder
@@ -25,8 +25,8 @@ from onex_distill.storage.tensor_table import TableFolder
 class SamplingJob(Job):
     """Latents of every row of a plan (``prompt_row``, ``noise_seed``), or with an autoencoder their uint8 images.
 
-    With a compensation, ``bands`` are reused after the first step. Guidance above 1 needs ``empty``. ``seconds`` is a
-    column too: the time an image.
+    With a compensation, ``bands`` are reused after the first step. A guidance scale above 1 guides the steps that start
+    from a sigma of at most ``alpha``. ``seconds`` is a column too: the time per image.
     """
 
     transformer: ModelFolder
@@ -39,6 +39,7 @@ class SamplingJob(Job):
     shift: float
     num_inference_steps: PositiveInt
     guidance_scale: NonNegativeFloat
+    alpha: float = Field(default=1.0, ge=0, le=1)
     batch_size: PositiveInt
 
     def run(self, run: Run) -> None:
@@ -52,7 +53,10 @@ class SamplingJob(Job):
             cached = reuse_after_first(self.bands, self.num_inference_steps)
             cache = BlockCache(transformer, cached, compensation).attach()
         plan, embeddings = self.plan.read(), self.embeddings.open()
-        sigmas, empty = step_sigmas(self.num_inference_steps, self.shift), read_prompts(self.empty.open(), [0], device)
+        sigmas = step_sigmas(self.num_inference_steps, self.shift)
+        guidance = None
+        if self.guidance_scale > 1:
+            guidance = Guidance(self.guidance_scale, read_prompts(self.empty.open(), [0], device), self.alpha)
 
         def sample(rows: range) -> Mapping[str, Tensor]:
             chosen = plan.iloc[rows.start : rows.stop]
@@ -65,8 +69,7 @@ class SamplingJob(Job):
                     noise,
                     sigmas,
                     prompts,
-                    empty,
-                    self.guidance_scale,
+                    guidance,
                     None if cache is None else cache.begin_step,
                 )
             columns = {"latent": latents} if autoencoder is None else {"image": _pixels(autoencoder, latents)}

@@ -4,6 +4,7 @@ Shapes: B batch; latents (B, C, H, W); images RGB in [0, 1], (B, 3, H*f, W*f).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
@@ -16,29 +17,39 @@ from onex_distill.models.velocity import predict_guided_velocity, predict_veloci
 BeforeStep = Callable[[int], None]
 
 
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance against ``empty`` at every step that starts from a sigma of at most ``alpha``.
+
+    alpha = 1 guides every step; a smaller one gives what the paper's timestep-aware guidance distils (eq. 4).
+    """
+
+    scale: float
+    empty: PromptBatch
+    alpha: float = 1.0
+
+
 @torch.no_grad()
 def sample_latents(
     transformer: SD3Transformer2DModel,
     noise: Tensor,
     sigmas: Tensor,
     prompts: PromptBatch,
-    empty: PromptBatch | None = None,
-    guidance_scale: float = 1.0,
+    guidance: Guidance | None = None,
     before_step: BeforeStep | None = None,
 ) -> Tensor:
     """Follow the flow from noise (sigma 1) through ``sigmas`` (K + 1,) down to x0, (B, C, H, W).
 
-    With ``guidance_scale`` above 1 every step is guided and needs ``empty``; ``before_step`` is told each step's index.
+    Without ``guidance`` every step takes the conditional prediction; ``before_step`` is told each step's index.
     """
     x_t = noise
     for step, (sigma, sigma_next) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True)):
         if before_step is not None:
             before_step(step)
-        if guidance_scale > 1:
-            if empty is None:
-                raise ValueError(f"guidance_scale {guidance_scale} needs the empty prompt's embeddings")
-            guided = torch.ones(len(x_t), dtype=torch.bool)
-            velocity = predict_guided_velocity(transformer, x_t, sigma, prompts, empty, guidance_scale, guided)
+        if guidance is not None and sigma <= guidance.alpha:
+            rows = torch.ones(len(x_t), dtype=torch.bool)
+            scale, empty = guidance.scale, guidance.empty
+            velocity = predict_guided_velocity(transformer, x_t, sigma, prompts, empty, scale, rows)
         else:
             velocity = predict_velocity(transformer, x_t, sigma, prompts)
         x_t = euler_step(x_t, velocity, sigma, sigma_next)

@@ -12,7 +12,7 @@ from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.metrics.grids import image_grid
 from onex_distill.models.noise import latent_shape
 from onex_distill.models.prompts import PromptBatch
-from onex_distill.models.sampling import decode_latents, sample_latents
+from onex_distill.models.sampling import Guidance, decode_latents, sample_latents
 from onex_distill.models.text import encode_prompts
 from onex_distill.shapes.attributes import alignment, dominant_share, entropies, total_variation
 from onex_distill.shapes.captions import named_attributes
@@ -68,9 +68,10 @@ def _sample(
     embeds, pooled = encode_prompts(teacher, [*texts, ""], length)
     prompts, empty = PromptBatch(embeds[:-1], pooled[:-1]), PromptBatch(embeds[-1:], pooled[-1:])
     sigmas = step_sigmas(steps, teacher.scheduler.config.shift)
+    guidance = Guidance(scale, empty) if scale > 1 else None
     batches = []
     for rows in torch.arange(len(texts)).split(batch_size):
-        latents = sample_latents(teacher.transformer, noise[rows], sigmas, prompts[rows], empty, scale)
+        latents = sample_latents(teacher.transformer, noise[rows], sigmas, prompts[rows], guidance)
         batches.append(decode_latents(teacher.vae, latents))
     return torch.cat(batches)
 

@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from onex_distill.evaluation.params import EvaluationParams
 from onex_distill.metrics.distances import diversity, frechet_distance, precision_recall
-from onex_distill.pipelines.evaluation.params import EvaluationParams
 from onex_distill.shapes import attributes
 from onex_distill.shapes.captions import named_attributes
 from onex_distill.shapes.features import extract_features

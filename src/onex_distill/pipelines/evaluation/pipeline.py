@@ -5,12 +5,10 @@ from functools import partial, update_wrapper
 
 from kedro.pipeline import Node, Pipeline
 
+from onex_distill.evaluation.sampler import Samples
 from onex_distill.pipelines.evaluation import nodes, report, sampling
-from onex_distill.pipelines.evaluation.sampler import Samples
 
-SHARED = ["teacher", "prompt_embeddings", "empty_prompt_embeddings"]
-
-METHODS = ("teacher", "teacher_2", "stage_one_2", "stage_two_2", "fractional_167")
+METHODS = ("teacher", "teacher_alpha", "teacher_2", "stage_one_2", "stage_two_2", "fractional_167")
 LOSSES = {
     "reference_stage_one": "reference_stage_one_losses",
     "student_stage_one": "student_stage_one_losses",
@@ -21,30 +19,36 @@ LOSSES = {
 
 def sample_student_node(method: str, transformer: str) -> Node:
     """Sample a transformer that runs every block."""
-    return _sampling_node(sampling.sample_student, method, [transformer, *SHARED])
+    return _sampling_node(sampling.sample_student, method, [transformer])
 
 
 def sample_fractional_node(method: str) -> Node:
     """Sample a student with its block cache."""
     models = [f"{method}_student", f"{method}_compensation"]
-    return _sampling_node(sampling.sample_fractional, method, [*models, *SHARED])
+    return _sampling_node(sampling.sample_fractional, method, models)
 
 
 def decode_teacher_node() -> Node:
     """Images of the precomputed teacher latents."""
     return Node(
         sampling.decode_teacher,
-        [
-            "teacher",
-            "teacher_latents",
-            "prompt_embeddings",
-            "params:teacher_sampling",
-            "params:evaluation",
-            "params:compute",
-            "runs",
-        ],
+        ["sampling_inputs", "teacher_latents", "params:teacher_sampling", "params:compute", "runs"],
         ["teacher_samples", "teacher_cost"],
         name="decode_teacher",
+    )
+
+
+def create_inputs() -> Pipeline:
+    """What all samplings share, as one dataset."""
+    return Pipeline(
+        [
+            Node(
+                sampling.gather_sampling_inputs,
+                ["teacher", "prompt_embeddings", "empty_prompt_embeddings", "params:evaluation"],
+                "sampling_inputs",
+                name="gather_sampling_inputs",
+            )
+        ]
     )
 
 
@@ -53,7 +57,8 @@ def create_sampling() -> Pipeline:
     return Pipeline(
         [
             decode_teacher_node(),
-            _sampling_node(sampling.sample_teacher_in_few_steps, "teacher_2", SHARED),
+            _sampling_node(sampling.sample_teacher, "teacher_alpha", []),
+            _sampling_node(sampling.sample_teacher, "teacher_2", []),
             sample_student_node("stage_one_2", "student_stage_one"),
             sample_student_node("stage_two_2", "student_stage_two"),
             sample_fractional_node("fractional_167"),
@@ -63,7 +68,7 @@ def create_sampling() -> Pipeline:
 
 def _sampling_node(function: Callable[..., Samples], method: str, inputs: list[str]) -> Node:
     name = f"sample_{method}"
-    common = ["evaluation_plan", f"params:methods.{method}", "params:evaluation", "params:compute", "runs"]
+    common = ["sampling_inputs", "evaluation_plan", f"params:methods.{method}", "params:compute", "runs"]
     named = update_wrapper(partial(function, name=name), function)
     return Node(named, [*inputs, *common], [f"{method}_samples", f"{method}_cost"], name=name)
 
@@ -130,7 +135,7 @@ def create_scoring(methods: tuple[str, ...], losses: dict[str, str]) -> Pipeline
 
 def create_evaluation(methods: tuple[str, ...], losses: dict[str, str], sampling_nodes: Pipeline) -> Pipeline:
     """Sampling and scoring together."""
-    return sampling_nodes + create_scoring(methods, losses)
+    return create_inputs() + sampling_nodes + create_scoring(methods, losses)
 
 
 def create_pipeline() -> Pipeline:

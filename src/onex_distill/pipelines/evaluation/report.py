@@ -9,8 +9,8 @@ import plotly.express as px
 from PIL import Image
 from plotly.graph_objects import Figure
 
+from onex_distill.evaluation.params import EvaluationParams
 from onex_distill.metrics.grids import image_grid
-from onex_distill.pipelines.evaluation.params import EvaluationParams
 from onex_distill.storage.tensor_table import TensorTable
 
 PAGE = """<!doctype html>

@@ -1,4 +1,4 @@
-"""Nodes that measure students along their budgets."""
+"""Nodes that measure students along their budgets, and the band search."""
 
 from pathlib import Path
 
@@ -9,15 +9,18 @@ from plotly.graph_objects import Figure
 
 from onex_distill.cache.compensation import Compensation
 from onex_distill.engine.compute import ComputeParams
-from onex_distill.models.teacher import TeacherFolder
-from onex_distill.pipelines.evaluation import nodes as metrics
-from onex_distill.pipelines.evaluation.params import EvaluationParams, MethodParams
-from onex_distill.pipelines.evaluation.sampler import Sampler
+from onex_distill.evaluation.inputs import CompensationSets, SamplingInputs, StudyInputs
+from onex_distill.evaluation.params import MethodParams
+from onex_distill.evaluation.sampler import SECONDS
+from onex_distill.evaluation.studies import band_search, fronts, latency
+from onex_distill.evaluation.studies.params import BandSearchParams, LatencyParams
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
-SECONDS = "seconds_per_image"
-COLUMNS = ["method", "bands", "nfe", "nfe_flops", "fid", "alignment", "diversity", SECONDS]
+
+def gather_study_inputs(sampling: SamplingInputs, evaluator: ModelFolder, reference: TensorTable) -> StudyInputs:
+    """What a study samples with and scores by."""
+    return StudyInputs(sampling=sampling, evaluator=evaluator, reference=reference.handle)
 
 
 def plain_caching(student: ModelFolder, dial: ModelFolder) -> Compensation:
@@ -29,50 +32,61 @@ def plain_caching(student: ModelFolder, dial: ModelFolder) -> Compensation:
 def measure_front(
     student: ModelFolder,
     compensation: ModelFolder,
-    evaluator: ModelFolder,
-    teacher_samples: TensorTable,
-    teacher: TeacherFolder,
-    embeddings: TensorTable,
-    empty: TensorTable,
+    study: StudyInputs,
     plan: pd.DataFrame,
     method: MethodParams,
-    params: EvaluationParams,
     compute: ComputeParams,
     runs: Path,
     name: str,
 ) -> pd.DataFrame:
-    """A row for every set of bands that the compensation was trained for, each a budget; without seconds."""
-    sampler = Sampler(teacher, embeddings, empty, plan, params, compute)
-    samples, costs, bands = {}, {}, {}
-    for number, candidate in enumerate(Compensation.load_candidates(compensation.path)):
-        text = str([list(band) for band in candidate])
-        label = f"{method.name} {text}"
-        budget = method.model_copy(update={"name": label})
-        samples[label], costs[label] = sampler.sample(
-            student, budget, runs / name / str(number), compensation, candidate
-        )
-        bands[label] = text
-    table = score(evaluator, teacher_samples, samples).merge(metrics.collect_costs(**costs), on="method")
-    table = table.assign(bands=table["method"].map(bands), method=method.name)
-    return table[[column for column in COLUMNS if column != SECONDS]]
+    """A row for every set of bands that the compensation was trained for."""
+    return fronts.measure_front(student, compensation, study, plan, method, compute, runs / name)
 
 
-def score(evaluator: ModelFolder, reference: TensorTable, samples: dict[str, TensorTable]) -> pd.DataFrame:
-    """Distance to the reference's images, alignment and diversity, a row a method."""
-    fid = metrics.compute_fid(evaluator, **{metrics.REFERENCE: reference, **samples})
-    alignment = metrics.compute_alignment(evaluator, **samples)
-    return fid.merge(alignment, on="method").merge(metrics.compute_diversity(evaluator, **samples), on="method")
+def gather_compensations(**folders: ModelFolder) -> CompensationSets:
+    """The compensations of all fronts."""
+    return CompensationSets(folders=folders)
 
 
-def collect_fronts(latency: pd.DataFrame, **fronts: pd.DataFrame) -> pd.DataFrame:
-    """All methods in one table, a row a method and budget, with the seconds of each."""
-    seconds = latency.set_index(["front", "bands"])[SECONDS]
-    timed = [table.assign(**{SECONDS: table["bands"].map(seconds[front])}) for front, table in fronts.items()]
-    return pd.concat(timed)[COLUMNS].sort_values(["method", "nfe"], ignore_index=True)
+def time_fronts(
+    student: ModelFolder,
+    compensations: CompensationSets,
+    inputs: SamplingInputs,
+    plan: pd.DataFrame,
+    params: LatencyParams,
+    compute: ComputeParams,
+) -> pd.DataFrame:
+    """Median seconds per image of every front's sets of bands."""
+    return latency.time_fronts(student, compensations, inputs, plan, params, compute)
+
+
+def collect_fronts(latency: pd.DataFrame, **tables: pd.DataFrame) -> pd.DataFrame:
+    """All methods in one table, a row per method and budget."""
+    return fronts.collect_fronts(latency, tables)
+
+
+def predict_bands(
+    student: ModelFolder, inputs: SamplingInputs, plan: pd.DataFrame, params: BandSearchParams
+) -> pd.DataFrame:
+    """Every set of bands that meets the budget with its predicted damage."""
+    return band_search.predict_bands(student, inputs, plan, params)
+
+
+def measure_bands(
+    student: ModelFolder,
+    predicted: pd.DataFrame,
+    study: StudyInputs,
+    plan: pd.DataFrame,
+    params: BandSearchParams,
+    compute: ComputeParams,
+    runs: Path,
+) -> pd.DataFrame:
+    """Plain caching of the chosen bands against the same student without cache."""
+    return band_search.measure_bands(student, predicted, study, plan, params, compute, runs / "measure_bands")
 
 
 def plot_pareto(table: pd.DataFrame) -> Figure:
-    """FID, alignment, diversity and latency against evaluations by FLOPs, a line a method."""
+    """FID, alignment, diversity and latency against evaluations by FLOPs, a line per method."""
     measures = ["fid", "alignment", "diversity", SECONDS]
     long = table.melt(["method", "nfe", "nfe_flops"], measures, var_name="measure")
     figure = px.line(

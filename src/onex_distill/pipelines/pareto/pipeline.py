@@ -5,36 +5,42 @@ from functools import partial, update_wrapper
 from kedro.pipeline import Node, Pipeline
 
 from onex_distill.pipelines.cache_cotraining import create_cotraining, create_export
-from onex_distill.pipelines.pareto import latency, nodes, search
+from onex_distill.pipelines.evaluation.pipeline import create_inputs
+from onex_distill.pipelines.pareto import nodes
 
 TRAINED = ("dial", "fractional_150", "fractional_183")
 MEASURED = ("dial", "fractional_150", "fractional_167", "fractional_183")
-SAMPLING = ["teacher", "prompt_embeddings", "empty_prompt_embeddings", "evaluation_plan"]
 
 
 def measure_node(front: str, student: str) -> Node:
     """The front of one student and its compensation."""
     name = f"measure_{front}"
-    inputs = [student, f"{front}_compensation", "evaluator", "teacher_samples", *SAMPLING]
-    parameters = [f"params:fronts.{front}", "params:evaluation", "params:compute"]
+    inputs = [student, f"{front}_compensation", "study_inputs", "evaluation_plan"]
     measure = update_wrapper(partial(nodes.measure_front, name=name), nodes.measure_front)
-    return Node(measure, [*inputs, *parameters, "runs"], f"{front}_front", name=name)
+    return Node(measure, [*inputs, f"params:fronts.{front}", "params:compute", "runs"], f"{front}_front", name=name)
 
 
 def create_band_search() -> Pipeline:
     """Bands of one budget by predicted and then measured damage."""
-    settings = ["params:band_search", "params:evaluation"]
     return Pipeline(
         [
             Node(
-                search.predict_bands,
-                ["cotraining_start", "teacher", "prompt_embeddings", "evaluation_plan", *settings],
+                nodes.predict_bands,
+                ["cotraining_start", "sampling_inputs", "evaluation_plan", "params:band_search"],
                 "predicted_damage",
                 name="predict_bands",
             ),
             Node(
-                search.measure_bands,
-                ["cotraining_start", "predicted_damage", "evaluator", *SAMPLING, *settings, "params:compute", "runs"],
+                nodes.measure_bands,
+                [
+                    "cotraining_start",
+                    "predicted_damage",
+                    "study_inputs",
+                    "evaluation_plan",
+                    "params:band_search",
+                    "params:compute",
+                    "runs",
+                ],
                 "band_search_table",
                 name="measure_bands",
             ),
@@ -48,6 +54,12 @@ def create_fronts() -> Pipeline:
     return Pipeline(
         [
             Node(
+                nodes.gather_study_inputs,
+                ["sampling_inputs", "evaluator", "teacher_samples"],
+                "study_inputs",
+                name="gather_study_inputs",
+            ),
+            Node(
                 nodes.plain_caching,
                 ["cotraining_start", "dial_compensation"],
                 "plain_compensation",
@@ -56,18 +68,21 @@ def create_fronts() -> Pipeline:
             measure_node("plain", "cotraining_start"),
             *(measure_node(name, f"{name}_student") for name in MEASURED),
             Node(
-                latency.time_fronts,
-                {
-                    "student": "cotraining_start",
-                    "teacher": "teacher",
-                    "embeddings": "prompt_embeddings",
-                    "empty": "empty_prompt_embeddings",
-                    "plan": "evaluation_plan",
-                    "method": "params:fronts.plain",
-                    "params": "params:latency",
-                    "compute": "params:compute",
-                    **{name: f"{name}_compensation" for name in names},
-                },
+                nodes.gather_compensations,
+                {name: f"{name}_compensation" for name in names},
+                "compensations",
+                name="gather_compensations",
+            ),
+            Node(
+                nodes.time_fronts,
+                [
+                    "cotraining_start",
+                    "compensations",
+                    "sampling_inputs",
+                    "evaluation_plan",
+                    "params:latency",
+                    "params:compute",
+                ],
                 "latency_table",
                 name="time_fronts",
             ),
@@ -83,6 +98,7 @@ def create_fronts() -> Pipeline:
 
 
 def create_pipeline() -> Pipeline:
-    """The graph of ``kedro run --pipeline=pareto``; it needs the results of ``distill`` on disk."""
+    """The graph of ``kedro run --pipelines=pareto``; it needs the results of ``distill`` on disk."""
     training = sum((create_cotraining(name) for name in TRAINED), Pipeline([]))
-    return training + create_export("dial", "dial") + create_fronts() + create_band_search()
+    graph = training + create_export("dial", "dial") + create_fronts() + create_band_search()
+    return create_inputs() + graph

@@ -2,27 +2,35 @@
 
 from kedro.pipeline import Node, Pipeline
 
+from onex_distill.pipelines.evaluation.pipeline import create_inputs
 from onex_distill.pipelines.recovery import nodes
 
 
 def create_pipeline() -> Pipeline:
-    """The graph of ``kedro run --pipeline=recovery``; it needs the results of ``distill`` on disk."""
-    return Pipeline(
+    """The graph of ``kedro run --pipelines=recovery``; it needs the results of ``distill`` on disk."""
+    recovery = Pipeline(
         [
+            Node(
+                nodes.gather_refinement_inputs,
+                [
+                    "teacher",
+                    "recogniser",
+                    "reference_stage_one",
+                    "params:references.num_inference_steps",
+                    "prompt_embeddings",
+                    "reference_images",
+                ],
+                "refinement_inputs",
+                name="gather_refinement_inputs",
+            ),
             Node(
                 nodes.train_recovery,
                 [
                     "cotraining_start",
-                    "teacher",
-                    "recogniser",
-                    "reference_stage_one",
-                    "prompt_embeddings",
-                    "reference_images",
-                    "params:references",
-                    "empty_prompt_embeddings",
+                    "refinement_inputs",
+                    "sampling_inputs",
                     "evaluation_plan",
                     "params:recovery",
-                    "params:evaluation",
                     "params:compute",
                     "runs",
                 ],
@@ -39,3 +47,4 @@ def create_pipeline() -> Pipeline:
             Node(nodes.plot_recovery, "recovery_table", "recovery_plot", name="plot_recovery"),
         ]
     )
+    return create_inputs() + recovery

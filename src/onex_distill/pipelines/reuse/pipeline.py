@@ -2,26 +2,24 @@
 
 from kedro.pipeline import Node, Pipeline
 
+from onex_distill.pipelines.evaluation.pipeline import create_inputs
 from onex_distill.pipelines.reuse.nodes import measure_reuse_error, plot_reuse_error
+
+STUDENTS = ("student_stage_one", "student_stage_two")
 
 
 def create_pipeline() -> Pipeline:
-    """The graph of ``kedro run --pipeline=reuse``; it needs the students of ``distill`` on disk."""
-    return Pipeline(
+    """The graph of ``kedro run --pipelines=reuse``; it needs the students of ``distill`` on disk."""
+    shared = {"inputs": "sampling_inputs", "plan": "evaluation_plan", "params": "params:reuse"}
+    reuse = Pipeline(
         [
             Node(
                 measure_reuse_error,
-                [
-                    "teacher",
-                    "student_stage_one",
-                    "student_stage_two",
-                    "prompt_embeddings",
-                    "evaluation_plan",
-                    "params:reuse",
-                ],
+                {**shared, **{name: name for name in STUDENTS}},
                 "reuse_error_table",
                 name="measure_reuse_error",
             ),
             Node(plot_reuse_error, "reuse_error_table", "reuse_error_plot", name="plot_reuse_error"),
         ]
     )
+    return create_inputs() + reuse

@@ -31,7 +31,7 @@ class Setting(NamedTuple):
 
 
 class AblationParams(Params):
-    """``training`` is the run that every one of ``variations`` changes; ``batch_size`` is that of sampling.
+    """``training`` is the run that every one of ``variations`` changes.
 
     Its runs have no validation, so the last student of each is sampled.
     """
@@ -39,7 +39,6 @@ class AblationParams(Params):
     training: StageOneParams
     variations: tuple[Variation, ...]
     seeds: tuple[int, ...]
-    batch_size: PositiveInt
 
     @model_validator(mode="after")
     def _last_student(self) -> Self:

@@ -1,4 +1,4 @@
-"""Nodes of the band search: damage predicted from reuse errors, then measured."""
+"""The band search: damage predicted from reuse errors, then measured."""
 
 from pathlib import Path
 
@@ -10,29 +10,24 @@ from onex_distill.cache.compensation import Compensation
 from onex_distill.cache.plan import Bands, as_bands, check_bands, effective_nfe
 from onex_distill.cache.reuse_error import mean_reuse_errors
 from onex_distill.engine.compute import ComputeParams
-from onex_distill.models.teacher import TeacherFolder
-from onex_distill.pipelines.cache_cotraining.nodes import COMPENSATION
-from onex_distill.pipelines.evaluation.nodes import collect_costs
-from onex_distill.pipelines.evaluation.params import EvaluationParams, MethodParams
-from onex_distill.pipelines.evaluation.sampler import Sampler, evaluations_by_flops
-from onex_distill.pipelines.pareto.nodes import score
-from onex_distill.pipelines.pareto.params import BandSearchParams
+from onex_distill.evaluation.cost import evaluations_by_flops
+from onex_distill.evaluation.inputs import SamplingInputs, StudyInputs
+from onex_distill.evaluation.params import MethodParams
+from onex_distill.evaluation.sampler import Sampler
+from onex_distill.evaluation.scores import score_methods
+from onex_distill.evaluation.studies.params import BandSearchParams
 from onex_distill.storage.model_folder import ModelFolder, save_model
-from onex_distill.storage.tensor_table import TensorTable
 
 WHOLE = "every block"
+COMPENSATION = "onex_distill.Compensation"
 
 
 def predict_bands(
-    student: ModelFolder,
-    teacher: TeacherFolder,
-    embeddings: TensorTable,
-    plan: pd.DataFrame,
-    params: BandSearchParams,
-    evaluation: EvaluationParams,
+    student: ModelFolder, inputs: SamplingInputs, plan: pd.DataFrame, params: BandSearchParams
 ) -> pd.DataFrame:
     """Every set of bands that meets the budget with its predicted damage, least first; bands as nested lists."""
-    skipped = _blocks_to_skip(params, student, teacher, embeddings)
+    teacher, embeddings = inputs.teacher, inputs.embeddings.open()
+    skipped = _blocks_to_skip(params, student, inputs)
     sets = sets_of_bands(skipped, teacher.num_layers, params.max_bands)
     _check_fixed(params, skipped, teacher.num_layers)
     bands = sorted({band for chosen in (*sets, params.fixed) for band in chosen})
@@ -45,7 +40,7 @@ def predict_bands(
         teacher.shift,
         params.num_inference_steps,
         bands,
-        evaluation.batch_size,
+        inputs.batch_size,
     )
     table = predict_damage(errors, list(dict.fromkeys([*sets, params.fixed])))
     return table.assign(bands=table["bands"].map(_lists))
@@ -54,25 +49,30 @@ def predict_bands(
 def measure_bands(
     student: ModelFolder,
     predicted: pd.DataFrame,
-    evaluator: ModelFolder,
-    teacher: TeacherFolder,
-    embeddings: TensorTable,
-    empty: TensorTable,
+    study: StudyInputs,
     plan: pd.DataFrame,
     params: BandSearchParams,
-    evaluation: EvaluationParams,
     compute: ComputeParams,
-    runs: Path,
+    folder: Path,
 ) -> pd.DataFrame:
     """Plain caching of the chosen bands against the same student without cache, least damage first.
 
-    ``choice`` says why a row is there, ``rank`` counts from the least predicted damage, ``fid`` is the distance to the
-    uncached images.
+    Args:
+        student: sampled without cache and with every chosen set of bands.
+        predicted: what ``predict_bands`` made.
+        study: what to sample with and what to score by.
+        plan: captions and noise.
+        params: which sets are measured.
+        compute: where to sample.
+        folder: of the run.
+
+    Returns:
+        A row per set: ``choice`` says why it is there, ``rank`` counts from the least predicted damage, ``fid`` is the
+        distance to the uncached images.
     """
-    sampler = Sampler(teacher, embeddings, empty, plan, evaluation, compute)
+    sampler = Sampler(study.sampling, plan, compute)
     chosen = _choose(predicted, params)
     candidates = [_tuples(bands) for bands in chosen["bands"]]
-    folder = runs / "measure_bands"
     plain = Compensation(student.build().inner_dim, candidates, "identity")
     save_model(plain, folder / "compensation")
     compensation = ModelFolder(path=folder / "compensation", class_name=COMPENSATION)
@@ -81,16 +81,15 @@ def measure_bands(
         name = str(_lists(bands)) if bands else WHOLE
         method = MethodParams(name=name, steps=params.num_inference_steps, guidance_scale=1.0, nfe=None)
         samples[name], costs[name] = sampler.sample(student, method, folder / str(number), compensation, bands)
-    scores = score(evaluator, samples.pop(WHOLE), samples)
-    counts = collect_costs(**costs)[["method", "nfe", "nfe_flops"]]
+    scores = score_methods(study.evaluator, samples.pop(WHOLE), samples)[["method", "fid", "alignment", "diversity"]]
+    counts = pd.DataFrame(costs.values())[["method", "nfe", "nfe_flops"]]
     table = chosen.assign(method=[str(_lists(bands)) for bands in candidates]).merge(scores, on="method")
     return table.merge(counts, on="method").drop(columns="method").sort_values("fid", ignore_index=True)
 
 
-def _blocks_to_skip(
-    params: BandSearchParams, student: ModelFolder, teacher: TeacherFolder, embeddings: TensorTable
-) -> int:
+def _blocks_to_skip(params: BandSearchParams, student: ModelFolder, inputs: SamplingInputs) -> int:
     """How many blocks meet the budget, by blocks or by the FLOPs of plain caching."""
+    teacher, embeddings = inputs.teacher, inputs.embeddings.open()
     count, budget = params.budget
     plans = plans_by_blocks(teacher.num_layers, params.num_inference_steps)
     if count == "nfe":

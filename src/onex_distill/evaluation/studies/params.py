@@ -1,4 +1,4 @@
-"""Parameters of the pareto pipeline."""
+"""Parameters of the band search and of the timing of fronts."""
 
 from typing import Self
 
@@ -43,7 +43,8 @@ class BandSearchParams(Params):
 
 
 class LatencyParams(Params):
-    """Timed rounds over all budgets, and images a batch."""
+    """Steps without guidance, timed rounds over all budgets, and images per batch."""
 
+    num_inference_steps: PositiveInt
     rounds: PositiveInt
     batch_size: PositiveInt

@@ -1,0 +1,1 @@
+"""Loops over many students: fronts, the band search, recovery, the ablation, reuse errors."""

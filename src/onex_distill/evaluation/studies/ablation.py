@@ -1,0 +1,83 @@
+"""Stage one's choices one at a time: every setting trained, sampled and scored."""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from onex_distill.distill.stage_one.trainer import StageOneJob
+from onex_distill.engine.compute import ComputeParams
+from onex_distill.engine.launch import launch
+from onex_distill.evaluation.inputs import SamplingInputs
+from onex_distill.evaluation.params import MethodParams
+from onex_distill.evaluation.sampler import Sampler
+from onex_distill.evaluation.scores import score_table
+from onex_distill.evaluation.studies.ablation_params import VARIED, AblationParams, Setting
+from onex_distill.shapes.features import extract_features
+from onex_distill.storage.files import remove_folder, remove_made
+from onex_distill.storage.model_folder import ModelFolder
+from onex_distill.storage.tensor_table import TensorTable
+
+logger = logging.getLogger(__name__)
+
+
+def train_variations(
+    inputs: SamplingInputs, plan: pd.DataFrame, params: AblationParams, compute: ComputeParams, folder: Path
+) -> TensorTable:
+    """Images of every setting's student on the same plan; the index names the setting of each.
+
+    Every training and every sampling is a job of its own, so that an interrupted ablation goes on where it was.
+    """
+    sampler = Sampler(inputs, plan, compute)
+    frames, images = [], []
+    settings = list(params.settings())
+    for number, setting in enumerate(settings, start=1):
+        logger.info("Setting %d of %d: %s", number, len(settings), setting.name)
+        student = _train(setting, inputs, compute, folder / setting.name / "training")
+        method = MethodParams(name=setting.name, steps=setting.steps, guidance_scale=1.0)
+        samples, _ = sampler.sample(student, method, folder / setting.name / "sampling")
+        frames.append(plan.assign(**setting.columns))
+        images.append(samples.column("image"))
+    remove_made(folder / "samples")
+    return TensorTable.write(folder / "samples", pd.concat(frames, ignore_index=True), {"image": torch.cat(images)})
+
+
+def score_variations(
+    evaluator: ModelFolder, teacher: TensorTable, samples: TensorTable
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row per setting and seed, its parameters and then every metric; and the guided teacher's own row."""
+    reader = evaluator.load()
+    reference = extract_features(reader, teacher.column("image"))
+    rows = [
+        dict(zip([*VARIED, "seed"], setting, strict=True)) | score_table(reader, samples, reference, index)
+        for setting, index in samples.index.groupby([*VARIED, "seed"], sort=False)
+    ]
+    return pd.DataFrame(rows), pd.DataFrame([score_table(reader, teacher, reference)])
+
+
+def summarise_variations(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over seeds, a row per setting."""
+    grouped = table.drop(columns="seed").groupby(VARIED, sort=False)
+    summary = grouped.agg(["mean", "std"])
+    summary.columns = summary.columns.map("_".join)
+    return summary.reset_index()
+
+
+def _train(setting: Setting, inputs: SamplingInputs, compute: ComputeParams, folder: Path) -> ModelFolder:
+    job = StageOneJob(
+        folder=folder,
+        compute=compute,
+        teacher=inputs.teacher.transformer,
+        autoencoder=inputs.teacher.autoencoder,
+        shift=inputs.teacher.shift,
+        embeddings=inputs.embeddings,
+        empty=inputs.empty,
+        validation=None,
+        real_latents=None,
+        params=setting.training,
+    )
+    student = ModelFolder(path=launch(job) / "student", class_name=job.teacher.class_name)
+    for checkpoint in job.folder.glob("step-*"):  # of a finished run; many runs would fill a disk with them
+        remove_folder(checkpoint)
+    return student

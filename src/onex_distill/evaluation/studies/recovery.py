@@ -1,0 +1,187 @@
+"""What compensation recovers of what plain caching loses: trainings with every seed, their images and their scores."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+
+from onex_distill.cache.compensation import Compensation, FunctionParams
+from onex_distill.cache.plan import Bands, check_bands
+from onex_distill.distill.stage_two.backbones import check_backbone
+from onex_distill.distill.stage_two.trainer import AdversarialJob, AdversarialParams, CotrainingJob, CotrainingParams
+from onex_distill.engine.compute import ComputeParams
+from onex_distill.engine.launch import launch
+from onex_distill.evaluation.inputs import RefinementInputs, SamplingInputs
+from onex_distill.evaluation.params import MethodParams
+from onex_distill.evaluation.sampler import Sampler
+from onex_distill.evaluation.scores import score_table
+from onex_distill.evaluation.studies.recovery_params import RecoveryParams
+from onex_distill.metrics.distances import frechet_distance
+from onex_distill.shapes.features import extract_features
+from onex_distill.storage.files import remove_made
+from onex_distill.storage.model_folder import ModelFolder, save_model
+from onex_distill.storage.tensor_table import TensorTable
+
+PLAIN, UNCACHED = "plain", "uncached"
+RECOVERED = ("alignment", "fid", "fid_uncached")
+COMPENSATION = "onex_distill.Compensation"
+
+
+class Contender(NamedTuple):
+    """A student to be sampled; with a compensation, its bands are reused."""
+
+    training: str
+    method: str
+    transformer: ModelFolder
+    compensation: ModelFolder | None
+
+
+def train_recovery(
+    student: ModelFolder,
+    refinement: RefinementInputs,
+    sampling: SamplingInputs,
+    plan: pd.DataFrame,
+    params: RecoveryParams,
+    compute: ComputeParams,
+    folder: Path,
+) -> TensorTable:
+    """Images of every contender and seed on the same plan; the index names ``training``, ``method`` and ``seed``.
+
+    Every training and every sampling is a job of its own, so that an interrupted run goes on where it was.
+
+    Args:
+        student: what all trainings start from.
+        refinement: the other inputs of adversarial training.
+        sampling: what to sample with.
+        plan: captions and noise.
+        params: trainings and seeds.
+        compute: where to run.
+        folder: of the run.
+
+    Returns:
+        The images of all contenders. Raises ValueError for bands that the transformer cannot skip.
+    """
+    for training in (params.alone, params.cotraining, params.uncached):
+        check_backbone(training.backbone)
+    check_bands(params.bands, sampling.teacher.num_layers)
+    trainings = Trainings(student, refinement, compute, folder)
+    plain = _plain_caching(student, params.bands, folder / PLAIN)
+    sampler = Sampler(sampling, plan, compute)
+    frames, images = [], []
+    for seed in params.seeds:
+        for one in _contenders(trainings, plain, params, seed):
+            name = f"{one.training} {one.method} {seed}"
+            method = MethodParams(name=name, steps=params.alone.num_inference_steps, guidance_scale=1.0)
+            bands = () if one.compensation is None else params.bands
+            table, _ = sampler.sample(one.transformer, method, folder / f"sample {name}", one.compensation, bands)
+            frames.append(plan.assign(training=one.training, method=one.method, seed=seed))
+            images.append(table.column("image"))
+    remove_made(folder / "samples")
+    return TensorTable.write(folder / "samples", pd.concat(frames, ignore_index=True), {"image": torch.cat(images)})
+
+
+def score_recovery(evaluator: ModelFolder, teacher: TensorTable, samples: TensorTable) -> pd.DataFrame:
+    """A row per training, seed and method, and the share of plain caching's loss that each recovers of three metrics.
+
+    ``fid_uncached`` is the distance to the images of the uncached student of the same training and seed, from the same
+    noise. The share is (plain - method) / (plain - uncached): 0 for plain caching, 1 for no loss; not a number where
+    plain caching loses nothing.
+    """
+    reader = evaluator.load()
+    reference = extract_features(reader, teacher.column("image"))
+    tables = []
+    for (training, seed), index in samples.index.groupby(["training", "seed"], sort=False):
+        uncached = extract_features(reader, samples.read("image", index.index[index["method"] == UNCACHED].to_numpy()))
+        rows = []
+        for method, chosen in index.groupby("method", sort=False):
+            scores = score_table(reader, samples, reference, chosen)
+            features = extract_features(reader, samples.read("image", chosen.index.to_numpy()))
+            # of a set to itself it is zero; rounding would make a little more or less of it
+            distance = 0.0 if method == UNCACHED else frechet_distance(features, uncached)
+            row = {"training": training, "seed": seed, "method": method, "fid_uncached": distance}
+            rows.append(row | {name: scores[name] for name in ("fid", "alignment", "diversity")})
+        tables.append(add_recovered(pd.DataFrame(rows)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def add_recovered(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of one training and seed with ``recovered_<metric>`` for every metric of ``RECOVERED``."""
+    by_method = table.set_index("method")
+    plain, uncached = by_method.loc[PLAIN], by_method.loc[UNCACHED]
+    shares = {
+        f"recovered_{metric}": (plain[metric] - table[metric]) / ((plain[metric] - uncached[metric]) or float("nan"))
+        for metric in RECOVERED
+    }
+    return table.assign(**shares)
+
+
+def summarise_recovery(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over seeds, a row per training and method."""
+    summary = table.drop(columns="seed").groupby(["training", "method"], sort=False).agg(["mean", "std"])
+    summary.columns = summary.columns.map("_".join)
+    return summary.reset_index()
+
+
+class Trainings(NamedTuple):
+    """Trainings of one student, each a job of its own."""
+
+    student: ModelFolder
+    refinement: RefinementInputs
+    compute: ComputeParams
+    folder: Path
+
+    def refine(self, params: AdversarialParams, name: str) -> ModelFolder:
+        """The student after adversarial training without a cache."""
+        result = launch(AdversarialJob(**self._inputs(name), params=params))
+        return ModelFolder(path=result / "student", class_name=self.student.class_name)
+
+    def cotrain(self, params: CotrainingParams, name: str) -> tuple[ModelFolder, ModelFolder]:
+        """Student and compensation after co-training."""
+        result = launch(CotrainingJob(**self._inputs(name), params=params))
+        trained = ModelFolder(path=result / "student", class_name=self.student.class_name)
+        return trained, ModelFolder(path=result / "compensation", class_name=COMPENSATION)
+
+    def _inputs(self, name: str) -> dict[str, Any]:
+        shared = self.refinement
+        return {
+            "folder": self.folder / name,
+            "compute": self.compute,
+            "student": self.student,
+            "autoencoder": shared.teacher.autoencoder,
+            "recogniser": shared.recogniser,
+            "reference_generator": shared.reference_generator,
+            "reference_steps": shared.reference_steps,
+            "shift": shared.teacher.shift,
+            "embeddings": shared.embeddings,
+            "references": shared.references,
+        }
+
+
+def _contenders(trainings: Trainings, plain: ModelFolder, params: RecoveryParams, seed: int) -> Iterator[Contender]:
+    """Each training with its uncached student, plain caching of that student, and what was trained to be cached."""
+    seeded, student = {"seed": seed}, trainings.student
+    _, compensation = trainings.cotrain(params.alone.model_copy(update=seeded), f"alone {seed}")
+    yield Contender("alone", UNCACHED, student, None)
+    yield Contender("alone", PLAIN, student, plain)
+    yield Contender("alone", "compensated", student, compensation)
+    refined = trainings.refine(params.uncached.model_copy(update=seeded), f"refined {seed}")
+    yield Contender("cotraining", UNCACHED, refined, None)
+    yield Contender("cotraining", PLAIN, refined, plain)
+    compensated = params.cotraining.model_copy(update=seeded)
+    for method, training in (("uncompensated", _without_compensation(compensated)), ("compensated", compensated)):
+        trained, function = trainings.cotrain(training, f"{method} {seed}")
+        yield Contender("cotraining", method, trained, function)
+
+
+def _without_compensation(params: CotrainingParams) -> CotrainingParams:
+    """The same co-training of the student on plain caching; there is nothing to fit or to warm up."""
+    loop = params.loop.model_copy(update={"steps": params.loop.steps - params.fitting_steps})
+    identity = FunctionParams(kind="identity")
+    return params.model_copy(update={"compensation_function": identity, "fitting_steps": 0, "loop": loop})
+
+
+def _plain_caching(student: ModelFolder, bands: Bands, folder: Path) -> ModelFolder:
+    save_model(Compensation(student.build().inner_dim, [bands], "identity"), folder)
+    return ModelFolder(path=folder, class_name=COMPENSATION)
