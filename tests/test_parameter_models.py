@@ -12,7 +12,6 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from onex_distill.pipelines.recovery.params import RecoveryParams
 from pydantic import ValidationError
 
 import onex_distill
@@ -22,6 +21,7 @@ from onex_distill.distill.stage_two.trainer import AdversarialParams, Cotraining
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.studies.ablation_params import AblationParams
 from onex_distill.evaluation.studies.params import BandSearchParams
+from onex_distill.evaluation.studies.recovery_params import RecoveryParams
 from onex_distill.parameters import Params
 
 

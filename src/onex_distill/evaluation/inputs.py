@@ -18,9 +18,9 @@ class SamplingInputs(Params):
 
 
 class CompensationSets(Params):
-    """Compensations by the name of their front."""
+    """Names of fronts, each with its compensation."""
 
-    folders: dict[str, ModelFolder]
+    folders: tuple[tuple[str, ModelFolder], ...]
 
 
 class StudyInputs(Params):

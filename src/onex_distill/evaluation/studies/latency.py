@@ -63,7 +63,7 @@ def time_fronts(
         return spent / len(rows)
 
     caches = {}
-    for front, folder in compensations.folders.items():
+    for front, folder in compensations.folders:
         compensation: Compensation = folder.load().to(alone.device).eval()
         for bands in compensation.candidates:
             cached = reuse_after_first(bands, params.num_inference_steps)

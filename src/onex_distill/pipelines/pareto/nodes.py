@@ -45,7 +45,7 @@ def measure_front(
 
 def gather_compensations(**folders: ModelFolder) -> CompensationSets:
     """The compensations of all fronts."""
-    return CompensationSets(folders=folders)
+    return CompensationSets(folders=tuple(folders.items()))
 
 
 def time_fronts(
