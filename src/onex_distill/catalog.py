@@ -1,14 +1,18 @@
-"""The project's catalog: versions that stay in order when the clock does not."""
+"""The project's catalog: versions that stay in order when the clock does not, and files that are whole or not there."""
 
 import logging
 import re
-from pathlib import Path
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
 from typing import Any
 
 from kedro.framework.context import CatalogCommandsMixin
 from kedro.io import DataCatalog
-from kedro.io.core import generate_timestamp
+from kedro.io.core import AbstractDataset, AbstractVersionedDataset, generate_timestamp
 
+from onex_distill.storage.files import sync_tree
 from onex_distill.storage.versions import VERSION, version_after
 
 logger = logging.getLogger(__name__)
@@ -37,6 +41,38 @@ class OrderedCatalog(DataCatalog, CatalogCommandsMixin):
             version = version_after(newest)
             logger.warning("The clock is behind the newest version on disk, %s; saving as %s.", newest, version)
         return super().from_config(catalog, credentials, load_versions, version, validation_enabled)
+
+    def save(self, ds_name: str, data: Any) -> None:
+        """As in Kedro; what fails halfway leaves nothing that a later load would take for the newest version."""
+        dataset = self[ds_name]
+        if isinstance(getattr(dataset, "_filepath", None), PurePath) and not getattr(dataset, "writes_whole", False):
+            with written_whole(dataset):
+                super().save(ds_name, data)
+        else:
+            super().save(ds_name, data)
+
+
+@contextmanager
+def written_whole(dataset: AbstractDataset[Any, Any]) -> Iterator[None]:
+    """Let a dataset of one local file write into a folder beside it; rename the file after the block.
+
+    Raises Kedro's DatasetError for a version that is there already.
+    """
+    shown: PurePath = dataset._filepath  # type: ignore[attr-defined]
+    final = Path(dataset._get_save_path() if isinstance(dataset, AbstractVersionedDataset) else shown)
+    beside = Path(shown).with_name(f".partial-{shown.name}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    dataset._filepath = type(shown)(beside / shown.name)  # type: ignore[attr-defined]
+    try:
+        yield
+        partial = beside / final.relative_to(shown.parent)
+        sync_tree(partial)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial.replace(final)
+    finally:
+        dataset._filepath = shown  # type: ignore[attr-defined]
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def newest_version(catalog: dict[str, dict[str, Any]]) -> str | None:

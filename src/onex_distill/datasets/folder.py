@@ -13,6 +13,8 @@ from onex_distill.storage.files import absent, replace_folder
 class FolderDataset(AbstractVersionedDataset[Any, Any]):
     """A dataset that is one local folder; subclasses read and write its files."""
 
+    writes_whole = True  # as the catalog has to know
+
     def __init__(
         self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
     ) -> None:

@@ -31,7 +31,7 @@ def complete(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a small file, all of it or nothing."""
     with complete(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
 
 def replace_folder(partial: Path, final: Path) -> None:
