@@ -47,8 +47,12 @@ class NetworkParams(Params):
         """The files that the network is made from, by role."""
         raise NotImplementedError
 
+    def optional(self) -> Mapping[str, Source]:
+        """Files for one more row each, by its name; the network runs without them."""
+        return {}
+
     def open(self, folders: Mapping[str, Path], device: torch.device) -> FeatureNetwork:
-        """The network, from the folders of ``sources``; called by ``load_network`` when all files are there."""
+        """The network, from the folders of ``sources``, and of those of ``optional`` that are there."""
         raise NotImplementedError
 
     def recipe(self) -> str:
@@ -69,7 +73,15 @@ def load_network(params: NetworkParams, root: Path, device: torch.device) -> Fea
         if isinstance(folder, str):
             return MissingScorer(params.name, folder)
         folders[role] = folder
+    absent = missing_rows(params, root)
+    folders |= {row: source.folder(root) for row, source in params.optional().items() if row not in absent}
     return params.open(folders, device)
+
+
+def missing_rows(params: NetworkParams, root: Path) -> dict[str, MissingScorer]:
+    """The rows that a network which can be loaded will not give, because their own files are missing."""
+    found = {row: find(source, root) for row, source in params.optional().items()}
+    return {row: MissingScorer(params.name, folder) for row, folder in found.items() if isinstance(folder, str)}
 
 
 def identity(params: NetworkParams, root: Path) -> dict[str, str]:
@@ -77,7 +89,9 @@ def identity(params: NetworkParams, root: Path) -> dict[str, str]:
 
     The network's files must be there (``load_network`` gave no MissingScorer).
     """
-    sources = params.sources()
+    absent = missing_rows(params, root)
+    optional = {row: source for row, source in params.optional().items() if row not in absent}
+    sources = {**params.sources(), **optional}
     return {
         "model": params.name,
         "kind": params.kind,

@@ -9,9 +9,9 @@ from typing import Literal
 
 import torch
 from huggingface_hub import hf_hub_download
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from onex_distill.parameters import Params
+from onex_distill.parameters import Params, unknown_name
 from onex_distill.storage.files import complete, write_text
 
 CHECKSUMS = "sha256.json"
@@ -27,31 +27,44 @@ class MissingScorer:
 
 
 class Source(Params):
-    """Files of a local folder, or of a model on a hub at a pinned revision.
+    """Files of a local folder, of a model on a hub at a pinned revision, or below an address.
 
     ``files`` maps the name of each file to its SHA-256, or to an empty string when that is unknown: then the value of
-    the first download is written beside the file and verified from then on. Raises ValueError for a hub without a
-    revision.
+    the first download is written beside the file and verified from then on. The first digits are enough for files whose
+    names hold them. ``pickles`` maps files that are published as pickles to the name and the SHA-256 of the pickle:
+    the pickle is fetched, and converted to the file of ``files``. Raises ValueError for a hub without a revision, and
+    for an address without a SHA-256.
     """
 
-    hub: Literal["local", "huggingface", "modelscope"]
+    hub: Literal["local", "huggingface", "modelscope", "url"]
     location: str
     revision: str = ""
     files: dict[str, str]
+    pickles: dict[str, tuple[str, str]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _pinned(self) -> "Source":
-        if self.hub != "local" and not self.revision:
+        if self.hub in ("huggingface", "modelscope") and not self.revision:
             raise ValueError(
                 f"{self.location} of {self.hub} has no revision; pin one, so that its numbers can be repeated"
             )
+        unpinned = [name for name, digest in self.downloads().items() if not digest]
+        if self.hub == "url" and unpinned:
+            raise ValueError(f"{self.location}/{unpinned[0]} has no SHA-256; an address has no revision, so give it")
+        unknown = sorted(set(self.pickles) - set(self.files))
+        if unknown:
+            raise ValueError(unknown_name("file of pickles", unknown[0], self.files))
         return self
+
+    def downloads(self) -> dict[str, str]:
+        """The names of the files to fetch and their SHA-256: pickles in place of what they are converted to."""
+        return dict(self.pickles.get(name, (name, digest)) for name, digest in self.files.items())
 
     def folder(self, root: Path) -> Path:
         """Where the files are, or would be after a download below ``root``."""
         if self.hub == "local":
             return Path(self.location)
-        return root / self.hub / self.location.replace("/", "--") / self.revision
+        return root / self.hub / self.location.removeprefix("https://").replace("/", "--") / self.revision
 
 
 def find(source: Source, root: Path) -> Path | str:
@@ -60,23 +73,33 @@ def find(source: Source, root: Path) -> Path | str:
     Raises ValueError for a file whose SHA-256 differs.
     """
     folder = source.folder(root)
-    absent = [name for name in source.files if not (folder / name).is_file()]
-    if absent and source.hub == "local":
-        return f"{folder / absent[0]} is missing; put it there or correct the scorer's location"
-    if absent:
-        return (
-            f"{folder / absent[0]} is missing; `kedro run --pipeline=fetch_scorers` downloads it from "
-            f"{source.location} ({source.hub}, revision {source.revision}), or copy it there"
-        )
+    for name in source.files:
+        if not (folder / name).is_file():
+            return _absent(source, name, folder)
     written = _written(folder)
     for name, expected in source.files.items():
-        expected = expected or written.get(name, "")
-        if expected and (found := sha256(folder / name)) != expected:
-            raise ValueError(
-                f"{folder / name} has SHA-256 {found}, not {expected}; remove it and fetch it again, "
-                "or correct the scorer"
-            )
+        verify(folder / name, expected or written.get(name, ""))
     return folder
+
+
+def verify(path: Path, expected: str) -> None:
+    """Raise ValueError for a file whose SHA-256 does not begin with ``expected``."""
+    if expected and not (found := sha256(path)).startswith(expected):
+        raise ValueError(
+            f"{path} has SHA-256 {found}, not {expected}; remove it and fetch it again, or correct the scorer"
+        )
+
+
+def _absent(source: Source, name: str, folder: Path) -> str:
+    pickle = source.pickles.get(name, ("", ""))[0]
+    if pickle and (folder / pickle).is_file():
+        return f"{folder / name} is missing; `kedro run --pipeline=convert_scorers` makes it from {pickle}"
+    if source.hub == "local":
+        return f"{folder / (pickle or name)} is missing; put it there or correct the scorer's location"
+    return (
+        f"{folder / (pickle or name)} is missing; `kedro run --pipeline=fetch_scorers` downloads it from "
+        f"{source.location} ({source.hub}{', revision ' * bool(source.revision)}{source.revision}), or copy it there"
+    )
 
 
 def fingerprint(source: Source, root: Path) -> dict[str, str]:
@@ -90,25 +113,32 @@ def fingerprint(source: Source, root: Path) -> dict[str, str]:
     }
 
 
-def fetch(source: Source, root: Path) -> Path | str:
-    """Download the files of a source that are not there, write their SHA-256, and give what ``find`` gives.
+def fetch(source: Source, root: Path) -> str:
+    """Download the files of a source that are not there and write their SHA-256; what went wrong, or an empty string.
 
-    A download that fails is answered with one line; nothing half written stays under the final name.
+    Nothing half written stays under the final name. Raises ValueError for a file whose SHA-256 differs.
     """
     folder = source.folder(root)
-    for name in source.files:
-        if (folder / name).is_file() or source.hub == "local":
+    for name, expected in source.downloads().items():
+        made = [target for target, (pickle, _) in source.pickles.items() if pickle == name]
+        if source.hub == "local" or any((folder / target).is_file() for target in [name, *made]):
             continue
         try:
             _download(source, name, folder)
         except Exception as error:  # of the hub, of the disk, or of whichever HTTP library the hub uses
             return (
-                f"{name} of {source.location} ({source.hub}, revision {source.revision}) cannot be fetched "
-                f"({type(error).__name__}); check the network and the name, or copy it to {folder / name}"
+                f"{name} of {source.location} ({source.hub}) cannot be fetched ({type(error).__name__}); check the "
+                f"network and the name, or copy it to {folder / name}"
             )
-        digests = {**_written(folder), name: sha256(folder / name)}
-        write_text(folder / CHECKSUMS, json.dumps(digests, indent=0, sort_keys=True))
-    return find(source, root)
+        verify(folder / name, expected)
+        write_digest(folder, name)
+    return ""
+
+
+def write_digest(folder: Path, name: str) -> None:
+    """Note the SHA-256 of a file beside it."""
+    digests = {**_written(folder), name: sha256(folder / name)}
+    write_text(folder / CHECKSUMS, json.dumps(digests, indent=0, sort_keys=True))
 
 
 def sha256(path: Path) -> str:
@@ -122,11 +152,13 @@ def _download(source: Source, name: str, folder: Path) -> None:
     if source.hub == "huggingface":
         hf_hub_download(source.location, name, revision=source.revision, local_dir=folder)
         return
-    domain = os.environ.get("MODELSCOPE_DOMAIN", MODELSCOPE)
-    url = f"https://{domain}/models/{source.location}/resolve/{source.revision}/{name}"
+    base = source.location
+    if source.hub == "modelscope":
+        domain = os.environ.get("MODELSCOPE_DOMAIN", MODELSCOPE)
+        base = f"https://{domain}/models/{source.location}/resolve/{source.revision}"
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     with complete(folder / name) as partial:
-        torch.hub.download_url_to_file(url, str(partial), progress=False)
+        torch.hub.download_url_to_file(f"{base}/{name}", str(partial), progress=False)
 
 
 def _written(folder: Path) -> dict[str, str]:
