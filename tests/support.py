@@ -3,9 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+
+from onex_distill.distill.cotraining.job import CotrainingJob
+from onex_distill.distill.cotraining.trainer import CotrainingTrainer
+from onex_distill.distill.stage_two.job import AdversarialJob
+from onex_distill.distill.stage_two.trainer import AdversarialTrainer
+from onex_distill.engine.ranks import Ranks
 
 PROJECT = Path(__file__).parents[1]
 
@@ -44,3 +51,25 @@ def in_aligned_memory(pipeline: DiffusionPipeline) -> DiffusionPipeline:
         for parameter in module.parameters() if isinstance(module, nn.Module) else ():
             parameter.data = parameter.data.clone()
     return pipeline
+
+
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    """A module's weights as they are now."""
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+def changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
+    """The weights that are no longer what ``snapshot`` saw."""
+    return {name for name, parameter in module.named_parameters() if not torch.equal(parameter, before[name])}
+
+
+def grad_modes(transformer: nn.Module) -> list[bool]:
+    """Whether gradients are on, an entry for every forward from now on."""
+    modes: list[bool] = []
+    transformer.register_forward_pre_hook(lambda *_: modes.append(torch.is_grad_enabled()))
+    return modes
+
+
+def trainer_of(job: AdversarialJob, ranks: Ranks) -> AdversarialTrainer:
+    """What the job trains with."""
+    return CotrainingTrainer(job, ranks) if isinstance(job, CotrainingJob) else AdversarialTrainer(job, ranks)

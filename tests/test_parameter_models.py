@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import onex_distill
+from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.stage_one.params import ImportanceParams, StageOneParams
 from onex_distill.distill.stage_one.trainer import StageOneJob
-from onex_distill.distill.stage_two.trainer import AdversarialParams, CotrainingParams
+from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.studies.ablation_params import AblationParams
 from onex_distill.evaluation.studies.params import BandSearchParams

@@ -15,12 +15,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from onex_distill.cache.compensation import FunctionParams
+from onex_distill.distill.cotraining.job import CotrainingJob
+from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.stage_one.params import GuidanceParams, ImportanceParams, StageOneParams
 from onex_distill.distill.stage_one.trainer import StageOneJob
 from onex_distill.distill.stage_one.watching import WatchParams
 from onex_distill.distill.stage_two.adversary import PenaltyParams
 from onex_distill.distill.stage_two.backbones import RecogniserParams
-from onex_distill.distill.stage_two.trainer import AdversarialJob, AdversarialParams, CotrainingJob, CotrainingParams
+from onex_distill.distill.stage_two.job import AdversarialJob
+from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.job import Job
 from onex_distill.engine.loop import LoopParams

@@ -19,7 +19,7 @@ from onex_distill.distill.planner import (
     stage_two_need,
 )
 from onex_distill.distill.stage_two.backbones import TimmParams
-from onex_distill.distill.stage_two.trainer import AdversarialParams
+from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.engine.randomness import seeded
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pretraining.architecture import build_transformer

@@ -15,9 +15,10 @@ from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 
 from onex_distill.cache.compensation import Compensation
+from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.stage_one.params import StageOneParams
 from onex_distill.distill.stage_two.backbones import backbone_parameters
-from onex_distill.distill.stage_two.trainer import AdversarialParams, CotrainingParams
+from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.engine.checkpoint import KEPT
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.models.lora import add_lora

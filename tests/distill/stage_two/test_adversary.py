@@ -8,7 +8,8 @@ from torch import Tensor
 
 from onex_distill.distill.stage_two.adversary import (
     AdversaryParams,
-    build_discriminator,
+    Judges,
+    build_judges,
     discriminator_terms,
     generator_terms,
     total,
@@ -30,9 +31,16 @@ def params(adversarial_params) -> AdversaryParams:
 
 
 @pytest.fixture
-def discriminator(inputs, params) -> Discriminator:
+def judges(inputs, params) -> Judges:
     with seeded(1):
-        return build_discriminator(inputs.recogniser, params, CPU).eval()
+        built = build_judges(inputs.recogniser, params, CPU)
+    built.discriminator.eval()
+    return built
+
+
+@pytest.fixture
+def discriminator(judges) -> Discriminator:
+    return judges.discriminator
 
 
 @pytest.fixture
@@ -46,7 +54,7 @@ def never() -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["label_smoothed", "hinge", "relativistic"])
-def test_the_named_loss_is_computed_and_nothing_else(discriminator, images, params, name):
+def test_the_named_loss_is_computed_and_nothing_else(judges, discriminator, images, params, name):
     real, fake = images
     named = params.model_copy(update={"adversarial_loss": name})
     terms = discriminator_terms(discriminator, real, fake, named, never)
@@ -55,7 +63,7 @@ def test_the_named_loss_is_computed_and_nothing_else(discriminator, images, para
     assert list(terms) == ["discriminator_loss"]
     torch.testing.assert_close(total(terms), expected)
     reference = (lambda: real) if name == "relativistic" else never
-    terms = generator_terms(discriminator, fake, reference, named)
+    terms = generator_terms(judges, fake, reference, named)
     assert list(terms) == ["generator_loss"]
     torch.testing.assert_close(total(terms), adversarial.generator_loss(name, logits[1], logits[0]))
 
@@ -80,14 +88,18 @@ def test_penalties_are_weighted(discriminator, images, params):
     assert float(total(terms).detach()) == pytest.approx(weighted + 4 * found["approximate_r1_penalty"], rel=1e-5)
 
 
-def test_the_perceptual_loss_compares_with_the_reference(discriminator, images, params):
+def test_the_perceptual_loss_compares_with_the_reference(judges, images, params):
     real, fake = images
     weighted = params.model_copy(update={"perceptual_weight": 0.5, "adversarial_weight": 0.0})
-    terms = generator_terms(discriminator, fake.requires_grad_(), lambda: real, weighted)
+    terms = generator_terms(judges, fake.requires_grad_(), lambda: real, weighted)
     assert list(terms) == ["perceptual_loss"]
     weight, loss = terms["perceptual_loss"]
     assert weight == 0.5
-    torch.testing.assert_close(loss, perceptual_distance(discriminator.levels(fake), discriminator.levels(real)))
+
+    def levels(seen: Tensor) -> list[Tensor]:
+        return judges.backbone.levels_and_features(seen)[0]
+
+    torch.testing.assert_close(loss, perceptual_distance(levels(fake), levels(real)))
     (gradient,) = torch.autograd.grad(loss, fake)
     assert gradient.abs().sum() > 0
 
@@ -103,6 +115,5 @@ def timm_weights(tmp_path) -> Path:
 def test_a_run_stands_on_the_named_backbone(jobs, tmp_path, timm_weights, inputs):
     backbone = {"kind": "timm", "name": "test_convnext", "weights": str(timm_weights)}
     job = jobs("stage_two", tmp_path / "run", backbone=backbone)
-    discriminator = build_discriminator(inputs.recogniser, job.params, CPU)
-    assert isinstance(discriminator.backbone[0], TimmBackbone)
+    assert isinstance(build_judges(inputs.recogniser, job.params, CPU).backbone, TimmBackbone)
     assert (launch(job) / "student").is_dir()

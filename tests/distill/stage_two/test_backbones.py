@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from onex_distill.distill.stage_two.backbones import TimmBackbone, load_timm_backbone
-from onex_distill.distill.stage_two.discriminator import Discriminator
+from onex_distill.distill.stage_two.discriminator import Discriminator, frozen
 from onex_distill.engine.randomness import seeded
 
 NAMES = ["test_convnext", "test_resnet", "test_vit"]
@@ -68,7 +68,7 @@ def test_images_of_any_size_are_resized_to_the_backbones(tmp_path, images):
 
 def test_a_discriminator_stands_on_it(tmp_path, images):
     backbone = load_timm_backbone("test_convnext", save(random_model("test_convnext"), tmp_path / "m.safetensors"))
-    discriminator = Discriminator(backbone, hidden=4)
+    discriminator = Discriminator(frozen(backbone), hidden=4)
     images.requires_grad_()
     logits = discriminator(images)
     assert [tuple(level.shape) for level in logits] == [(2, 400), (2, 100), (2, 25), (2, 9), (2, 1)]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from onex_distill.distill.stage_two.discriminator import BlurPool, Discriminator
+from onex_distill.distill.stage_two.discriminator import BlurPool, Discriminator, frozen
 from onex_distill.engine.randomness import seeded
 from onex_distill.shapes.networks import ShapesReader
 
@@ -15,7 +15,7 @@ def recogniser() -> ShapesReader:
 @pytest.fixture
 def discriminator(recogniser) -> Discriminator:
     with seeded(1):
-        return Discriminator(recogniser, hidden=4)
+        return Discriminator(frozen(recogniser), hidden=4)
 
 
 def test_one_row_of_logits_a_level_and_one_pooled(discriminator):
@@ -45,7 +45,7 @@ def test_the_backbone_is_frozen_and_no_part_of_the_state(discriminator, recognis
 
 def test_the_state_alone_restores_the_logits(discriminator, recogniser):
     images = torch.rand(2, 3, 32, 32)
-    other = Discriminator(recogniser, hidden=4)
+    other = Discriminator(frozen(recogniser), hidden=4)
     assert not torch.equal(other.eval()(images)[0], discriminator.eval()(images)[0])
     other.load_state_dict(discriminator.state_dict())
     for a, b in zip(other(images), discriminator(images), strict=True):

@@ -77,12 +77,8 @@ def test_ranks_share_a_batch(kind, request, monkeypatch):
     assert torch.equal(references.rows(2, 4), whole.rows)
 
 
-def test_a_run_makes_its_references_online(jobs, inputs, tmp_path):
-    embeddings = inputs.embeddings.open()
-    columns = {name: embeddings.column(name) for name in embeddings.names}
-    index = embeddings.index.assign(split="reference")
-    table = TensorTable.write(tmp_path / "split", index, columns)
-    job = jobs("stage_two", tmp_path / "run", embeddings=table.handle)
+def test_a_run_makes_its_references_online(jobs, with_reference_split, tmp_path):
+    job = jobs("stage_two", tmp_path / "run", embeddings=with_reference_split)
     job = job.model_copy(update={"params": job.params.model_copy(update={"references": "online"})})
     result = launch(job)
     assert pd.read_parquet(result / "losses.parquet")["discriminator_loss"].notna().any()

@@ -5,13 +5,14 @@ Shapes: B batch; images RGB in [0, 1], (B, 3, H, W).
 
 from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from onex_distill.distill.stage_two.backbones import BackboneParams, load_backbone
-from onex_distill.distill.stage_two.discriminator import Discriminator
+from onex_distill.distill.stage_two.discriminator import Discriminator, FeatureNetwork, frozen
 from onex_distill.losses.adversarial import (
     LossName,
     approximate_gradient_penalty,
@@ -48,11 +49,27 @@ class AdversaryParams(Params):
     adversarial_weight: NonNegativeFloat
     perceptual_weight: NonNegativeFloat
 
+    @property
+    def sees_images(self) -> bool:
+        """Whether any weight asks for decoded images."""
+        return self.adversarial_weight > 0 or self.perceptual_weight > 0
 
-def build_discriminator(recogniser: ModelFolder, params: AdversaryParams, device: torch.device) -> Discriminator:
-    """Fresh heads on the backbone that the parameters name."""
-    backbone = load_backbone(params.backbone, recogniser).to(device)
-    return Discriminator(backbone, params.discriminator_hidden).to(device)
+
+class Judges(NamedTuple):
+    """What looks at images: a frozen backbone for the perceptual loss, and a discriminator on the same one."""
+
+    backbone: FeatureNetwork | None
+    discriminator: Discriminator | None
+
+
+def build_judges(recogniser: ModelFolder, params: AdversaryParams, device: torch.device) -> Judges:
+    """Fresh heads on the backbone that the parameters name; what no weight asks for is not built."""
+    if not params.adversarial_weight and not params.perceptual_weight:
+        return Judges(None, None)
+    backbone = frozen(load_backbone(params.backbone, recogniser).to(device))
+    if not params.adversarial_weight:
+        return Judges(backbone, None)
+    return Judges(backbone, Discriminator(backbone, params.discriminator_hidden).to(device))
 
 
 def discriminator_terms(
@@ -75,22 +92,20 @@ def discriminator_terms(
     return terms
 
 
-def generator_terms(
-    discriminator: Discriminator, fake: Tensor, reference: Callable[[], Tensor], params: AdversaryParams
-) -> Terms:
+def generator_terms(judges: Judges, fake: Tensor, reference: Callable[[], Tensor], params: AdversaryParams) -> Terms:
     """The generator's terms on its images; ``reference`` makes their counterparts, for the terms that need them."""
     reference, terms = cache(reference), Terms()
-    if params.adversarial_weight > 0:
+    if params.adversarial_weight > 0 and judges.discriminator is not None:
         on_real = None
         if params.adversarial_loss == "relativistic":
             with torch.no_grad():
-                on_real = discriminator(reference())
-        loss = generator_loss(params.adversarial_loss, discriminator(fake), on_real)
+                on_real = judges.discriminator(reference())
+        loss = generator_loss(params.adversarial_loss, judges.discriminator(fake), on_real)
         terms["generator_loss"] = (params.adversarial_weight, loss)
-    if params.perceptual_weight > 0:
+    if params.perceptual_weight > 0 and judges.backbone is not None:
         with torch.no_grad():
-            expected = discriminator.levels(reference())
-        distance = perceptual_distance(discriminator.levels(fake), expected)
+            expected = judges.backbone.levels_and_features(reference())[0]
+        distance = perceptual_distance(judges.backbone.levels_and_features(fake)[0], expected)
         terms["perceptual_loss"] = (params.perceptual_weight, distance)
     return terms
 

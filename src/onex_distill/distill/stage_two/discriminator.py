@@ -44,13 +44,13 @@ class BlurPool(nn.Module):
 class Discriminator(nn.Module):
     """One convolutional head a feature level and one linear head on the pooled feature."""
 
-    def __init__(self, backbone: nn.Module, hidden: int) -> None:
+    def __init__(self, backbone: FeatureNetwork, hidden: int) -> None:
+        """``backbone`` is frozen already; it is no part of this module's state."""
         super().__init__()
-        frozen = cast(FeatureNetwork, backbone.requires_grad_(False).eval())
-        self.backbone = [frozen]  # in a list, so that it is no part of this module's state
-        self.heads = nn.ModuleList(_head(channels, hidden) for channels in frozen.level_channels)
+        self.backbone = [backbone]  # in a list, so that it is not registered
+        self.heads = nn.ModuleList(_head(channels, hidden) for channels in backbone.level_channels)
         self.pooled_head = nn.Sequential(
-            spectral_norm(nn.Linear(frozen.feature_width, hidden)),
+            spectral_norm(nn.Linear(backbone.feature_width, hidden)),
             nn.LeakyReLU(0.2),
             spectral_norm(nn.Linear(hidden, 1)),
         )
@@ -61,9 +61,10 @@ class Discriminator(nn.Module):
         logits = [head(level).flatten(1) for head, level in zip(self.heads, maps, strict=True)]
         return [*logits, self.pooled_head(pooled)]
 
-    def levels(self, images: Tensor) -> list[Tensor]:
-        """The frozen feature maps (B, C_i, H_i, W_i) that the heads see."""
-        return self.backbone[0].levels_and_features(images)[0]
+
+def frozen(backbone: nn.Module) -> FeatureNetwork:
+    """The backbone without gradients of its own, in evaluation mode."""
+    return cast(FeatureNetwork, backbone.requires_grad_(False).eval())
 
 
 def _head(channels: int, hidden: int) -> nn.Sequential:

@@ -68,13 +68,13 @@ class StoredReferences:
 class OnlineReferences:
     """References made by ``transformer`` when asked for: captions of the reference split, with noise never used before.
 
-    ``levels`` (K + 1,) are the reference generator's own.
+    ``levels`` (K + 1,) are the reference generator's own. A run that asks for no images has neither of the networks.
     """
 
     def __init__(
         self,
-        transformer: SD3Transformer2DModel,
-        autoencoder: AutoencoderKL,
+        transformer: SD3Transformer2DModel | None,
+        autoencoder: AutoencoderKL | None,
         levels: Tensor,
         embeddings: TensorTable,
         shape: tuple[int, int, int],
@@ -100,6 +100,8 @@ class OnlineReferences:
     @torch.no_grad()
     def images(self, batch: Batch) -> Tensor:
         """What the reference generator makes of a batch."""
+        if self.transformer is None or self.autoencoder is None:
+            raise RuntimeError("this run asks for no images, so that there is no reference generator")
         with self.ranks.autocast():
             latents = sample_latents(self.transformer, batch.noise, self.levels, batch.prompts)
         return decode_latents(self.autoencoder, latents)

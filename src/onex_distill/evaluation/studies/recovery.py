@@ -9,8 +9,11 @@ import torch
 
 from onex_distill.cache.compensation import Compensation, FunctionParams
 from onex_distill.cache.plan import Bands, check_bands
+from onex_distill.distill.cotraining.job import CotrainingJob
+from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.stage_two.backbones import check_backbone
-from onex_distill.distill.stage_two.trainer import AdversarialJob, AdversarialParams, CotrainingJob, CotrainingParams
+from onex_distill.distill.stage_two.job import AdversarialJob
+from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
 from onex_distill.evaluation.inputs import RefinementInputs, SamplingInputs

@@ -5,7 +5,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from onex_distill.cache.plan import Bands
-from onex_distill.distill.stage_two.trainer import AdversarialParams, CotrainingParams
+from onex_distill.distill.cotraining.params import CotrainingParams
+from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.parameters import Params
 
 

@@ -8,8 +8,9 @@ import pandas as pd
 
 from onex_distill.cache.export import FractionalStableDiffusion3Pipeline
 from onex_distill.cache.plan import check_bands, effective_nfe, reuse_after_first
+from onex_distill.distill.cotraining.job import CotrainingJob
+from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.stage_two.backbones import check_backbone
-from onex_distill.distill.stage_two.trainer import CotrainingJob, CotrainingParams
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
 from onex_distill.models.teacher import TeacherFolder

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.planner import (
     Need,
     available_disk,
@@ -15,7 +16,7 @@ from onex_distill.distill.planner import (
     stage_two_need,
 )
 from onex_distill.distill.stage_one.params import StageOneParams
-from onex_distill.distill.stage_two.trainer import AdversarialParams, CotrainingParams
+from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.precompute.params import TextParams

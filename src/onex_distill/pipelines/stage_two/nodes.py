@@ -8,7 +8,8 @@ import pandas as pd
 import torch
 
 from onex_distill.distill.stage_two.backbones import check_backbone
-from onex_distill.distill.stage_two.trainer import AdversarialJob, AdversarialParams
+from onex_distill.distill.stage_two.job import AdversarialJob
+from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
 from onex_distill.evaluation.sampling_jobs import DecodingJob, SamplingJob

@@ -1,0 +1,115 @@
+"""Cache co-training: stage two's losses on the cached path (paper, section on Distill-Cache co-training).
+
+The first step stores what the bands add and the later ones reuse it through the compensation, which is fitted first,
+then trained alone by the generator's losses, and then together with the student.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from onex_distill.cache.block_cache import BlockCache
+from onex_distill.cache.compensation import Compensation
+from onex_distill.cache.fitting import entering_streams, residual_loss
+from onex_distill.cache.plan import CachePlan, reuse_after_first
+from onex_distill.distill.cotraining.params import CotrainingParams
+from onex_distill.distill.cotraining.path import CachedPath
+from onex_distill.distill.stage_two.references import Batch
+from onex_distill.distill.stage_two.schedule import Phase
+from onex_distill.distill.stage_two.trainer import AdversarialTrainer, Values
+from onex_distill.engine.checkpoint import Stateful
+from onex_distill.engine.optimisation import Stepper
+from onex_distill.engine.randomness import generator
+from onex_distill.engine.ranks import Ranks
+from onex_distill.flow.sigmas import step_sigmas
+from onex_distill.models.sampling import sample_latents
+from onex_distill.storage.model_folder import save_model
+
+if TYPE_CHECKING:
+    from onex_distill.distill.cotraining.job import CotrainingJob
+
+
+class CotrainingTrainer(AdversarialTrainer):
+    """Stage two's trainer with a cache on the student, and a compensation that learns too unless it has no weights."""
+
+    params: CotrainingParams
+    path: CachedPath
+
+    def __init__(self, job: "CotrainingJob", ranks: Ranks) -> None:
+        super().__init__(job, ranks)
+
+    def build_path(self) -> CachedPath:
+        """The path with a new cache, on the student's blocks."""
+        params, width = self.params, self.transformer.inner_dim
+        compensation = Compensation(width, params.candidates, **params.compensation_function.model_dump())
+        cache = BlockCache(self.transformer, self.plan(0), compensation.to(self.ranks.device)).attach()
+        return CachedPath(cache, step_sigmas(params.num_inference_steps, self.job.shift), self.ranks)
+
+    def make_steppers(self) -> None:
+        """Stage two's, and the compensation's where it has weights."""
+        super().make_steppers()
+        counts, weights = self.schedule.counts, list(self.compensation.parameters())
+        updates = counts[Phase.FITTING] + counts[Phase.WARM_UP] + counts[Phase.GENERATOR]
+        self.compensation_stepper: Stepper | None = None
+        if weights:
+            self.compensation_stepper = Stepper(weights, self.params.compensation, updates, self.ranks)
+
+    @property
+    def compensation(self) -> Compensation:
+        """The functions of all bands."""
+        return self.path.cache.compensation
+
+    def states(self) -> dict[str, Stateful]:
+        """Stage two's, and the compensation's."""
+        states = super().states()
+        if self.compensation_stepper is not None:
+            states |= {"compensation": self.compensation, "compensation_stepper": self.compensation_stepper}
+        return states
+
+    def plan(self, step: int) -> CachePlan:
+        """The bands that one update reuses, the same on every rank."""
+        candidates, draws = self.params.candidates, generator(self.params.seed, step, "bands")
+        chosen = candidates[int(torch.randint(len(candidates), (), generator=draws))]
+        return reuse_after_first(chosen, self.params.num_inference_steps)
+
+    def batch_size(self, step: int) -> int:
+        """Fitting has batches of its own size."""
+        params, is_fitting = self.params, self.schedule.phase(step) is Phase.FITTING
+        return params.fitting_batch_size if is_fitting else params.batch_size
+
+    def update_phase(self, phase: Phase, batch: Batch, step: int, weight: float) -> Values:
+        """Stage two's updates on the plan of the step, and fitting."""
+        self.path.cache.use(self.plan(step))
+        if phase is Phase.FITTING:
+            return self.fit_compensation(batch, step, weight)
+        return super().update_phase(phase, batch, step, weight)
+
+    def fit_compensation(self, batch: Batch, step: int, weight: float) -> Values:
+        """One step of the compensation of all bands towards the residuals of plain sampling, from new noise."""
+        if self.compensation_stepper is None:
+            raise RuntimeError("there is no compensation to fit")
+        noise = self.noise_like(batch.noise, step, "fitting noise")
+        self.path.cache.reset()
+        with torch.no_grad(), self.ranks.autocast(), entering_streams(self.transformer) as streams:
+            sample_latents(self.transformer, noise, self.path.levels, batch.prompts)
+        with self.ranks.autocast():
+            loss = residual_loss(self.compensation, streams, self.path.levels)
+        norm = self.compensation_stepper.step(loss * weight)
+        return {"residual_loss": float(loss.detach())}, {"compensation_grad_norm": norm}
+
+    def apply_generator(self, phase: Phase) -> dict[str, float]:
+        """The compensation alone while it warms up, then both."""
+        norms = {}
+        if self.compensation_stepper is not None:
+            norms["compensation_grad_norm"] = self.compensation_stepper.apply()
+        if phase is Phase.WARM_UP:
+            self.student_stepper.discard()
+            return norms
+        return norms | super().apply_generator(phase)
+
+    def save(self, folder: Path) -> None:
+        """Write the student, merged, and the compensation."""
+        super().save(folder)
+        if self.ranks.is_first:
+            save_model(self.compensation, folder / "compensation")
