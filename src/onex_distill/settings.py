@@ -1,9 +1,9 @@
 """Kedro's project settings."""
 
 from onex_distill.catalog import OrderedCatalog
-from onex_distill.hooks import BuiltTeacherHook, FinishedRunsHook, KnownParametersHook
+from onex_distill.hooks import BuiltTeacherHook, FinishedRunsHook, KnownParametersHook, PreflightHook
 
-HOOKS = (KnownParametersHook(), BuiltTeacherHook(), FinishedRunsHook())
+HOOKS = (KnownParametersHook(), BuiltTeacherHook(), PreflightHook(), FinishedRunsHook())
 
 DATA_CATALOG_CLASS = OrderedCatalog
 

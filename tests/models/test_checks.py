@@ -95,6 +95,6 @@ def test_a_config_without_the_field_is_reported_in_one_line(tiny_teacher_folder,
 @pytest.mark.parametrize("name", CONFIGS[1:])
 def test_a_config_that_is_not_there_is_named(tiny_teacher_folder, name):
     (tiny_teacher_folder / name).unlink()
-    with pytest.raises(ValueError, match=f"{name} is missing or damaged .*; copy the whole teacher folder") as error:
+    with pytest.raises(ValueError, match=f"{name} does not exist; copy the whole folder again") as error:
         check_teacher_folder(tiny_teacher_folder)
     assert one_line(error)

@@ -19,6 +19,7 @@ USER_ERRORS = (
     OSError,
     RankError,
 )
+WRAPPED = "Failed while "  # how Kedro begins its own message
 TRACEBACK_VARIABLE = "ONEX_TRACEBACK"
 
 
@@ -45,7 +46,7 @@ class OneLineErrors(click.Command):
 
 def readable(error: BaseException) -> str:
     """The message of the error that started a chain, without the wrapping that Kedro and pydantic add."""
-    while isinstance(error, DatasetError) and isinstance(error.__cause__, USER_ERRORS):
+    while isinstance(error, DatasetError) and str(error).startswith(WRAPPED) and error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines()]
     kept = [line for line in lines if line and not line.startswith("For further information")]

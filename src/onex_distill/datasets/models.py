@@ -68,6 +68,11 @@ class TeacherDataset(FolderDataset):
         super().__init__(filepath=filepath, version=version, metadata=metadata)
         self.hub_model = hub_model
 
+    @property
+    def can_fetch(self) -> bool:
+        """Whether a missing folder is made on load."""
+        return self.hub_model is not None
+
     def load(self) -> TeacherFolder:
         """The folder, downloaded if it has to be."""
         folder = Path(self._get_load_path())

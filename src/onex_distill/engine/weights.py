@@ -21,7 +21,7 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F
 
 def load_transformer(folder: ModelFolder) -> SD3Transformer2DModel:
     """The transformer as it is stored, so that its memory-mapped pages stay shared until ``place`` copies them."""
-    return folder.load(torch_dtype=_stored_dtype(folder.path))
+    return folder.load(dtype=_stored_dtype(folder.path))
 
 
 def place(

@@ -2,6 +2,7 @@
 
 from onex_distill.hooks.built_teacher import BuiltTeacherHook
 from onex_distill.hooks.parameters import KnownParametersHook
+from onex_distill.hooks.preflight import PreflightHook
 from onex_distill.hooks.runs import FinishedRunsHook
 
-__all__ = ["BuiltTeacherHook", "FinishedRunsHook", "KnownParametersHook"]
+__all__ = ["BuiltTeacherHook", "FinishedRunsHook", "KnownParametersHook", "PreflightHook"]

@@ -49,6 +49,11 @@ def read_caption(text: str) -> dict[str, int]:
     return found
 
 
+def unreadable_captions(texts: list[str]) -> list[str]:
+    """The captions that do not name all of colour, shape and fill."""
+    return [text for text in texts if len(read_caption(text)) < len(NAMED)]
+
+
 def named_attributes(texts: list[str]) -> Attributes:
     """Named attributes of complete captions, int64 (B,) each.
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
+from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from onex_distill.parameters import Params
 from onex_distill.storage.files import absent
+from onex_distill.storage.weights import find_weights
 
 CHECKSUMS = "checksums.json"
 TRUSTED_PACKAGES = ("diffusers", "transformers", "onex_distill")
@@ -24,14 +26,19 @@ class ModelFolder(Params):
     class_name: str
 
     def load(self, **arguments: Any) -> Any:
-        """The model, from safetensors of this folder alone; nothing inside it is executed.
+        """The model in float32, from safetensors of this folder alone; nothing inside it is executed.
 
-        Raises ValueError when the folder is missing or damaged, or when its weights are not those of the architecture.
+        Files of a variant (fp16) are read where there are no others. Raises ValueError when the folder is missing or
+        damaged, or when its weights are not those of the architecture.
         """
         model_class = class_of(self.class_name)
         verify(self.path)
         info: dict[str, list[str]] = {}
         arguments = {"local_files_only": True, "use_safetensors": True, **arguments}
+        if "torch_dtype" not in arguments:
+            arguments.setdefault("dtype", torch.float32)
+        if "variant" not in arguments:
+            arguments["variant"] = self._variant(model_class)
         try:
             if issubclass(model_class, ModelMixin):
                 model, info = model_class.from_pretrained(self.path, output_loading_info=True, **arguments)
@@ -50,9 +57,20 @@ class ModelFolder(Params):
 
     def build(self) -> Any:
         """The architecture without weights, on the meta device: for shapes, sizes and FLOPs."""
+        model_class = class_of(self.class_name)
+        if issubclass(model_class, PreTrainedModel):
+            config = model_class.config_class.from_pretrained(self.path, local_files_only=True)
+            with torch.device("meta"):
+                return model_class(config)
         with torch.device("meta"):
-            model_class = class_of(self.class_name)
-            return model_class.from_config(model_class.load_config(self.path))
+            return model_class.from_config(model_class.load_config(self.path, local_files_only=True))
+
+    def _variant(self, model_class: Any) -> str | None:
+        """The variant in the names of a model's weights, or of any part of a pipeline."""
+        parts = [self.path]
+        if issubclass(model_class, DiffusionPipeline):
+            parts = sorted(path for path in self.path.iterdir() if any(path.glob("*.safetensors")))
+        return next(filter(None, (find_weights(part).variant for part in parts)), None)
 
     def fingerprint(self) -> str:
         """SHA-256 over the names and contents of all files."""

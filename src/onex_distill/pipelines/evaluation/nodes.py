@@ -12,7 +12,7 @@ from torch import Tensor
 from onex_distill.evaluation.params import EvaluationParams
 from onex_distill.metrics.distances import diversity, frechet_distance, precision_recall
 from onex_distill.shapes import attributes
-from onex_distill.shapes.captions import named_attributes
+from onex_distill.shapes.captions import named_attributes, unreadable_captions
 from onex_distill.shapes.features import extract_features
 from onex_distill.shapes.networks import ShapesReader
 from onex_distill.shapes.world import FREE, Attributes
@@ -33,7 +33,9 @@ def compute_fid(evaluator: ModelFolder, **samples: TensorTable) -> pd.DataFrame:
 
 
 def compute_alignment(evaluator: ModelFolder, **samples: TensorTable) -> pd.DataFrame:
-    """Share of images that show every attribute their caption names."""
+    """Share of images that show every attribute their caption names; empty where captions do not name them all."""
+    if not _readable(samples):
+        return _empty(samples, ["alignment"])
     rows = [
         {"method": _name(table), "alignment": attributes.alignment(_read(evaluator.load(), table), _named(table))}
         for table in samples.values()
@@ -62,7 +64,12 @@ def compute_precision_recall(evaluator: ModelFolder, params: EvaluationParams, *
 
 
 def compute_entropy(evaluator: ModelFolder, **samples: TensorTable) -> pd.DataFrame:
-    """Conditional entropy of each free attribute, in nats, and its distance to the renderer's distribution."""
+    """Conditional entropy of each free attribute, in nats, and its distance to the renderer's distribution.
+
+    Empty where captions do not name colour, shape and fill, on which both are conditioned.
+    """
+    if not _readable(samples):
+        return _empty(samples, [f"{kind}_{name}" for kind in ("entropy", "total_variation") for name in FREE])
     rows = []
     for table in samples.values():
         read, named = _read(evaluator.load(), table), _named(table)
@@ -87,6 +94,16 @@ def build_metrics_table(costs: pd.DataFrame, *metrics: pd.DataFrame) -> pd.DataF
 
 def _name(table: TensorTable) -> str:
     return str(table.index["method"].iloc[0])
+
+
+def _readable(samples: dict[str, TensorTable]) -> bool:
+    """Whether every caption names what the evaluator looks for."""
+    return not any(unreadable_captions(table.index["text"].tolist()) for table in samples.values())
+
+
+def _empty(samples: dict[str, TensorTable], columns: list[str]) -> pd.DataFrame:
+    """A row per method with empty cells."""
+    return pd.DataFrame({"method": [_name(table) for table in samples.values()]} | dict.fromkeys(columns, float("nan")))
 
 
 def _captions(table: TensorTable) -> Tensor:

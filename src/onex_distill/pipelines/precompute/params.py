@@ -1,14 +1,18 @@
 """Parameters of the precompute pipeline."""
 
-from pydantic import NonNegativeFloat, PositiveInt
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from onex_distill.parameters import Params
 
+LONGEST_SEQUENCE = 512  # T5 tokens; what StableDiffusion3Pipeline accepts in a call
+
 
 class TextParams(Params):
-    """T5 tokens a caption, and captions a batch."""
+    """T5 tokens per caption, and captions per batch."""
 
-    max_sequence_length: PositiveInt
+    max_sequence_length: Annotated[int, Field(gt=0, le=LONGEST_SEQUENCE)]
     batch_size: PositiveInt
 
 

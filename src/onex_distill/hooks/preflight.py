@@ -1,0 +1,18 @@
+"""Checks a run before its first node."""
+
+from typing import Any
+
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+
+
+class PreflightHook:
+    """What would stop a node of the run hours later stops it here, in one line."""
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
+        """Raise ValueError for an input, a parameter or a limit that a selected node would fail of."""
+        from onex_distill.pipelines.preflight import check_run  # torch stays out of commands that run nothing
+
+        check_run(pipeline, catalog)
