@@ -18,11 +18,11 @@ from onex_distill.distill.stage_one.validation import cells_a_side
 from onex_distill.distill.stage_two.adversary import AdversaryParams
 from onex_distill.distill.stage_two.backbones import check_backbone
 from onex_distill.distill.stage_two.trainer import AdversarialParams, CotrainingParams
+from onex_distill.evaluation.params import EvaluationParams
+from onex_distill.evaluation.studies.params import BandSearchParams
+from onex_distill.evaluation.studies.reuse import ReuseParams
 from onex_distill.models.noise import latent_shape
-from onex_distill.pipelines.evaluation.params import EvaluationParams
-from onex_distill.pipelines.pareto.params import BandSearchParams
 from onex_distill.pipelines.preflight.planned import Planned
-from onex_distill.pipelines.reuse.nodes import ReuseParams
 from onex_distill.shapes.captions import unreadable_captions
 from onex_distill.storage.files import absent
 from onex_distill.storage.model_check import check_model
