@@ -36,7 +36,7 @@ def constant(*values):
 @pytest.mark.parametrize("label", [1.0, SOFT])
 def test_an_undecided_discriminator_loses_log_two_a_side(label):
     assert discriminator_loss(constant(0.0), constant(0.0), label).item() == pytest.approx(2 * math.log(2))
-    assert generator_loss(constant(0.0)).item() == pytest.approx(math.log(2))
+    assert generator_loss(constant(0.0), label).item() == pytest.approx(math.log(2))
 
 
 def test_the_discriminator_loss_is_cross_entropy_with_a_soft_real_label():
@@ -46,19 +46,28 @@ def test_the_discriminator_loss_is_cross_entropy_with_a_soft_real_label():
         + binary_cross_entropy_with_logits(f, torch.zeros_like(f))
         for r, f in zip(real, fake, strict=True)
     ]
-    torch.testing.assert_close(discriminator_loss(real, fake, SOFT), torch.stack(by_level).mean())
+    torch.testing.assert_close(discriminator_loss(real, fake, SOFT), torch.stack(by_level).sum())
 
 
-def test_the_generator_loss_is_cross_entropy_against_one():
+@pytest.mark.parametrize("label", [1.0, SOFT])
+def test_the_generator_loss_is_cross_entropy_against_the_real_label(label):
     fake = logits(2, 5, 9)
-    by_level = [binary_cross_entropy_with_logits(level, torch.ones_like(level)) for level in fake]
-    torch.testing.assert_close(generator_loss(fake), torch.stack(by_level).mean())
+    by_level = [binary_cross_entropy_with_logits(level, torch.full_like(level, label)) for level in fake]
+    torch.testing.assert_close(generator_loss(fake, label), torch.stack(by_level).sum())
 
 
-def test_levels_count_alike_whatever_their_size():
+def test_the_published_generator_is_pulled_back_from_too_much_confidence():
+    """At logit 2 the gradient is sigmoid(2) - 0.8 = +0.081; against the hard label it is -0.119."""
+    for label, expected in ((0.8, 0.0807971), (1.0, -0.1192029)):
+        fake = leaves([torch.tensor([[2.0]], dtype=torch.float64)])
+        named_generator_loss("label_smoothed", fake, label).backward()
+        assert fake[0].grad.item() == pytest.approx(expected, abs=1e-7)
+
+
+def test_levels_add_up_whatever_their_size():
     fake = [torch.zeros(1, 1, dtype=torch.float64), torch.full((1, 100), 50.0, dtype=torch.float64)]
-    assert generator_loss(fake).item() == pytest.approx(math.log(2) / 2)
-    assert discriminator_loss(fake, fake, 1.0).item() == pytest.approx((2 * math.log(2) + 50) / 2)
+    assert generator_loss(fake, 1.0).item() == pytest.approx(math.log(2))
+    assert discriminator_loss(fake, fake, 1.0).item() == pytest.approx(2 * math.log(2) + 50)
 
 
 def test_the_discriminator_raises_real_and_lowers_fake_logits():
@@ -70,7 +79,7 @@ def test_the_discriminator_raises_real_and_lowers_fake_logits():
 
 def test_the_generator_raises_its_logits_and_learns_most_where_it_is_caught():
     fake = leaves([torch.tensor([[-6.0, 0.0, 6.0]], dtype=torch.float64)])
-    generator_loss(fake).backward()
+    generator_loss(fake, 1.0).backward()
     gradient = fake[0].grad[0]
     assert (gradient < 0).all()
     assert (gradient.abs().diff() < 0).all()
@@ -95,7 +104,7 @@ def test_the_fake_side_is_not_smoothed():
 def test_extreme_logits_stay_finite():
     far = [torch.tensor([[-1e4, 1e4]])]
     assert discriminator_loss(far, far, SOFT).isfinite()
-    assert generator_loss(far).isfinite()
+    assert generator_loss(far, SOFT).isfinite()
 
 
 def test_every_real_level_needs_its_fake_one():
@@ -105,8 +114,8 @@ def test_every_real_level_needs_its_fake_one():
 
 def test_hinge_closed_form():
     real, fake = constant(0.25, 3.0), constant(-0.5, -2.0)
-    assert hinge_discriminator_loss(real, fake).item() == pytest.approx(((0.75 + 0.5) + (0.0 + 0.0)) / 2)
-    assert hinge_generator_loss(fake).item() == pytest.approx((0.5 + 2.0) / 2)
+    assert hinge_discriminator_loss(real, fake).item() == pytest.approx((0.75 + 0.5) + (0.0 + 0.0))
+    assert hinge_generator_loss(fake).item() == pytest.approx(0.5 + 2.0)
 
 
 def test_hinge_leaves_confident_logits_alone():
@@ -125,8 +134,8 @@ def test_the_hinge_generator_learns_alike_everywhere():
 def test_relativistic_closed_form():
     real, fake = logits(5, 4, 3), logits(6, 4, 3)
     by_level = [binary_cross_entropy_with_logits(r - f, torch.ones_like(r)) for r, f in zip(real, fake, strict=True)]
-    torch.testing.assert_close(relativistic_loss(real, fake), torch.stack(by_level).mean())
-    assert relativistic_loss(real, real).item() == pytest.approx(math.log(2))
+    torch.testing.assert_close(relativistic_loss(real, fake), torch.stack(by_level).sum())
+    assert relativistic_loss(real, real).item() == pytest.approx(2 * math.log(2))
 
 
 def test_relativistic_pairs_are_rows():
@@ -149,7 +158,7 @@ def test_both_sides_of_the_relativistic_loss_pull_against_each_other():
     assert (real[0].grad < 0).all()
     torch.testing.assert_close(real[0].grad, -fake[0].grad)
     chasing = leaves(logits(6, 4))
-    named_generator_loss("relativistic", chasing, logits(5, 4)).backward()
+    named_generator_loss("relativistic", chasing, SOFT, logits(5, 4)).backward()
     assert (chasing[0].grad < 0).all()
 
 
@@ -161,18 +170,18 @@ def test_losses_by_name():
         "relativistic": relativistic_loss(real, fake),
     }
     generators = {
-        "label_smoothed": generator_loss(fake),
+        "label_smoothed": generator_loss(fake, SOFT),
         "hinge": hinge_generator_loss(fake),
         "relativistic": relativistic_loss(fake, real),
     }
     for name in discriminators:
         assert torch.equal(named_discriminator_loss(name, real, fake, SOFT), discriminators[name])
-        assert torch.equal(named_generator_loss(name, fake, real), generators[name])
+        assert torch.equal(named_generator_loss(name, fake, SOFT, real), generators[name])
 
 
 def test_the_relativistic_generator_needs_its_pairs():
     with pytest.raises(ValueError, match="needs real logits, got None"):
-        named_generator_loss("relativistic", logits(6, 4))
+        named_generator_loss("relativistic", logits(6, 4), SOFT)
 
 
 WEIGHTS = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(7), dtype=torch.float64)

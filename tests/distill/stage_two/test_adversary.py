@@ -65,7 +65,7 @@ def test_the_named_loss_is_computed_and_nothing_else(judges, discriminator, imag
     reference = (lambda: real) if name == "relativistic" else never
     terms = generator_terms(judges, fake, reference, named)
     assert list(terms) == ["generator_loss"]
-    torch.testing.assert_close(total(terms), adversarial.generator_loss(name, logits[1], logits[0]))
+    torch.testing.assert_close(total(terms), adversarial.generator_loss(name, logits[1], 0.8, logits[0]))
 
 
 def test_penalties_are_weighted(discriminator, images, params):

@@ -77,7 +77,7 @@ class LatentGan:
         noise = torch.randn((count, *latents.shape[1:]), generator=draws)[share].to(sigma.device)
         prompts = read_prompts(self.embeddings, self.real.index["prompt_row"].to_numpy()[rows], self.ranks.device)
         real = self._logits(latents.to(sigma.device), 0.0, sigma, noise, prompts)
-        loss = label_smoothed_discriminator_loss([real], [self.head(fake_tokens)], label_smoothing=1.0)
+        loss = label_smoothed_discriminator_loss([real], [self.head(fake_tokens)], real_label=1.0)
         return self.params.fake_score_weight * loss
 
     def student_term(self, x: Tensor, lower: Tensor, sigma: Tensor, noise: Tensor, prompts: PromptBatch) -> Tensor:
@@ -86,7 +86,7 @@ class LatentGan:
         The gradient passes through the fake score; what it leaves there is to be discarded.
         """
         fake = self._logits(x, lower, sigma, noise, prompts)
-        return self.params.student_weight * label_smoothed_generator_loss([fake])
+        return self.params.student_weight * label_smoothed_generator_loss([fake], real_label=1.0)
 
     def _logits(self, x: Tensor, lower: Tensor | float, sigma: Tensor, noise: Tensor, prompts: PromptBatch) -> Tensor:
         with last_features(self.fake_score) as tokens:

@@ -39,7 +39,10 @@ class PenaltyParams(Params):
 
 
 class AdversaryParams(Params):
-    """The discriminator, its loss, and the weights of what it tells the generator."""
+    """The discriminator, its loss, and the weights of what it tells the generator.
+
+    ``label_smoothing`` is the label of real images, to which the published loss holds generated ones as well.
+    """
 
     backbone: BackboneParams
     discriminator_hidden: PositiveInt
@@ -100,7 +103,8 @@ def generator_terms(judges: Judges, fake: Tensor, reference: Callable[[], Tensor
         if params.adversarial_loss == "relativistic":
             with torch.no_grad():
                 on_real = judges.discriminator(reference())
-        loss = generator_loss(params.adversarial_loss, judges.discriminator(fake), on_real)
+        on_fake = judges.discriminator(fake)
+        loss = generator_loss(params.adversarial_loss, on_fake, params.label_smoothing, on_real)
         terms["generator_loss"] = (params.adversarial_weight, loss)
     if params.perceptual_weight > 0 and judges.backbone is not None:
         with torch.no_grad():
