@@ -13,11 +13,12 @@ from kedro.pipeline import Pipeline
 
 from onex_distill.cache.plan import check_bands
 from onex_distill.datasets import ModelFolderDataset
+from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.stage_one.params import StageOneParams
 from onex_distill.distill.stage_one.validation import cells_a_side
 from onex_distill.distill.stage_two.adversary import AdversaryParams
 from onex_distill.distill.stage_two.backbones import check_backbone
-from onex_distill.distill.stage_two.trainer import AdversarialParams, CotrainingParams
+from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.evaluation.params import EvaluationParams
 from onex_distill.evaluation.studies.params import BandSearchParams
 from onex_distill.evaluation.studies.reuse import ReuseParams
