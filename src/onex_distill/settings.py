@@ -1,9 +1,15 @@
 """Kedro's project settings."""
 
 from onex_distill.catalog import OrderedCatalog
-from onex_distill.hooks import BuiltTeacherHook, FinishedRunsHook, KnownParametersHook, PreflightHook
+from onex_distill.hooks import (
+    BuiltTeacherHook,
+    FinishedRunsHook,
+    KnownParametersHook,
+    PreflightHook,
+    RunFoldersHook,
+)
 
-HOOKS = (KnownParametersHook(), BuiltTeacherHook(), PreflightHook(), FinishedRunsHook())
+HOOKS = (KnownParametersHook(), BuiltTeacherHook(), PreflightHook(), RunFoldersHook(), FinishedRunsHook())
 
 DATA_CATALOG_CLASS = OrderedCatalog
 

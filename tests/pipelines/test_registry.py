@@ -1,10 +1,14 @@
 """The registry and the catalog fit together."""
 
+import inspect
+
 import pytest
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
+from kedro.pipeline import Node
 
+from onex_distill.hooks import RunFoldersHook
 from support import PROJECT
 
 NAMES = (
@@ -43,3 +47,22 @@ def test_distill_needs_nothing_but_the_committed_inputs():
     bootstrap_project(PROJECT)
     free = {name for name in pipelines["distill"].inputs() if not name.startswith("params:")}
     assert free == {"captions", "teacher", "evaluator", "recogniser", "runs"}
+
+
+TRAINING = ("precompute", "stage_one", "stage_two", "cache_cotraining", "generate", "teacher")
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_nodes_are_plain_functions_of_few_inputs(name):
+    bootstrap_project(PROJECT)
+    for node in pipelines[name].nodes:
+        assert len(node.inputs) <= 7, f"{node.name}: {node.inputs}"
+        assert inspect.isfunction(node.func), node.name
+        assert "name" not in inspect.signature(node.func).parameters, node.name
+
+
+def test_a_node_finds_the_folder_of_its_own_name(tmp_path):
+    hook = RunFoldersHook()
+    node = Node(lambda runs: None, "runs", None, name="train", namespace="student")
+    assert hook.before_node_run(node, {"runs": tmp_path}) == {"runs": tmp_path / "student.train"}
+    assert hook.before_node_run(node, {"other": 1}) == {}

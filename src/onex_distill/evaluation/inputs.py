@@ -2,18 +2,15 @@
 
 from pydantic import PositiveInt
 
-from onex_distill.models.teacher import TeacherFolder
+from onex_distill.models.conditions import Conditions
 from onex_distill.parameters import Params
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TableFolder
 
 
-class SamplingInputs(Params):
+class SamplingInputs(Conditions):
     """The teacher, whose schedule and autoencoder all methods use, the captions' embeddings, and images per batch."""
 
-    teacher: TeacherFolder
-    embeddings: TableFolder
-    empty: TableFolder
     batch_size: PositiveInt
 
 
@@ -29,14 +26,3 @@ class StudyInputs(Params):
     sampling: SamplingInputs
     evaluator: ModelFolder
     reference: TableFolder
-
-
-class RefinementInputs(Params):
-    """What adversarial training reads beside the student: captions, reference images and who made them."""
-
-    teacher: TeacherFolder
-    recogniser: ModelFolder
-    reference_generator: ModelFolder
-    reference_steps: PositiveInt
-    embeddings: TableFolder
-    references: TableFolder

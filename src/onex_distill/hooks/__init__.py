@@ -3,6 +3,6 @@
 from onex_distill.hooks.built_teacher import BuiltTeacherHook
 from onex_distill.hooks.parameters import KnownParametersHook
 from onex_distill.hooks.preflight import PreflightHook
-from onex_distill.hooks.runs import FinishedRunsHook
+from onex_distill.hooks.runs import FinishedRunsHook, RunFoldersHook
 
-__all__ = ["BuiltTeacherHook", "FinishedRunsHook", "KnownParametersHook", "PreflightHook"]
+__all__ = ["BuiltTeacherHook", "FinishedRunsHook", "KnownParametersHook", "PreflightHook", "RunFoldersHook"]

@@ -9,6 +9,7 @@ from onex_distill.cache.band_search import blocks_to_skip, plans_by_blocks, pred
 from onex_distill.cache.compensation import Compensation
 from onex_distill.cache.plan import Bands, as_bands, check_bands, effective_nfe
 from onex_distill.cache.reuse_error import mean_reuse_errors
+from onex_distill.distill.cotraining.cotrain import COMPENSATION
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.cost import evaluations_by_flops
 from onex_distill.evaluation.inputs import SamplingInputs, StudyInputs
@@ -19,7 +20,6 @@ from onex_distill.evaluation.studies.params import BandSearchParams
 from onex_distill.storage.model_folder import ModelFolder, save_model
 
 WHOLE = "every block"
-COMPENSATION = "onex_distill.Compensation"
 
 
 def predict_bands(

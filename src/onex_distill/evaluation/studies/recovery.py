@@ -2,21 +2,21 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import torch
 
 from onex_distill.cache.compensation import Compensation, FunctionParams
 from onex_distill.cache.plan import Bands, check_bands
-from onex_distill.distill.cotraining.job import CotrainingJob
+from onex_distill.distill.cotraining.cotrain import COMPENSATION, Cotrained, cotrain
 from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.stage_two.backbones import check_backbone
-from onex_distill.distill.stage_two.job import AdversarialJob
+from onex_distill.distill.stage_two.inputs import AdversarialInputs
 from onex_distill.distill.stage_two.params import AdversarialParams
+from onex_distill.distill.stage_two.refine import refine
 from onex_distill.engine.compute import ComputeParams
-from onex_distill.engine.launch import launch
-from onex_distill.evaluation.inputs import RefinementInputs, SamplingInputs
+from onex_distill.evaluation.inputs import SamplingInputs
 from onex_distill.evaluation.params import MethodParams
 from onex_distill.evaluation.sampler import Sampler
 from onex_distill.evaluation.scores import score_table
@@ -29,7 +29,6 @@ from onex_distill.storage.tensor_table import TensorTable
 
 PLAIN, UNCACHED = "plain", "uncached"
 RECOVERED = ("alignment", "fid", "fid_uncached")
-COMPENSATION = "onex_distill.Compensation"
 
 
 class Contender(NamedTuple):
@@ -43,7 +42,7 @@ class Contender(NamedTuple):
 
 def train_recovery(
     student: ModelFolder,
-    refinement: RefinementInputs,
+    inputs: AdversarialInputs,
     sampling: SamplingInputs,
     plan: pd.DataFrame,
     params: RecoveryParams,
@@ -56,7 +55,7 @@ def train_recovery(
 
     Args:
         student: what all trainings start from.
-        refinement: the other inputs of adversarial training.
+        inputs: the other inputs of adversarial training.
         sampling: what to sample with.
         plan: captions and noise.
         params: trainings and seeds.
@@ -69,7 +68,7 @@ def train_recovery(
     for training in (params.alone, params.cotraining, params.uncached):
         check_backbone(training.backbone)
     check_bands(params.bands, sampling.teacher.num_layers)
-    trainings = Trainings(student, refinement, compute, folder)
+    trainings = Trainings(student, inputs, compute, folder)
     plain = _plain_caching(student, params.bands, folder / PLAIN)
     sampler = Sampler(sampling, plan, compute)
     frames, images = [], []
@@ -128,44 +127,26 @@ def summarise_recovery(table: pd.DataFrame) -> pd.DataFrame:
 
 
 class Trainings(NamedTuple):
-    """Trainings of one student, each a job of its own."""
+    """The trainings of one student, each in a folder of its own name."""
 
     student: ModelFolder
-    refinement: RefinementInputs
+    inputs: AdversarialInputs
     compute: ComputeParams
     folder: Path
 
     def refine(self, params: AdversarialParams, name: str) -> ModelFolder:
-        """The student after adversarial training without a cache."""
-        result = launch(AdversarialJob(**self._inputs(name), params=params))
-        return ModelFolder(path=result / "student", class_name=self.student.class_name)
+        """The student after an adversarial training without cache."""
+        return refine(self.student, self.inputs, params, self.compute, self.folder / name)[0]
 
-    def cotrain(self, params: CotrainingParams, name: str) -> tuple[ModelFolder, ModelFolder]:
-        """Student and compensation after co-training."""
-        result = launch(CotrainingJob(**self._inputs(name), params=params))
-        trained = ModelFolder(path=result / "student", class_name=self.student.class_name)
-        return trained, ModelFolder(path=result / "compensation", class_name=COMPENSATION)
-
-    def _inputs(self, name: str) -> dict[str, Any]:
-        shared = self.refinement
-        return {
-            "folder": self.folder / name,
-            "compute": self.compute,
-            "student": self.student,
-            "autoencoder": shared.teacher.autoencoder,
-            "recogniser": shared.recogniser,
-            "reference_generator": shared.reference_generator,
-            "reference_steps": shared.reference_steps,
-            "shift": shared.teacher.shift,
-            "embeddings": shared.embeddings,
-            "references": shared.references,
-        }
+    def cotrain(self, params: CotrainingParams, name: str) -> Cotrained:
+        """The student with its compensation."""
+        return cotrain(self.student, self.inputs, params, self.compute, self.folder / name)
 
 
 def _contenders(trainings: Trainings, plain: ModelFolder, params: RecoveryParams, seed: int) -> Iterator[Contender]:
     """Each training with its uncached student, plain caching of that student, and what was trained to be cached."""
     seeded, student = {"seed": seed}, trainings.student
-    _, compensation = trainings.cotrain(params.alone.model_copy(update=seeded), f"alone {seed}")
+    compensation = trainings.cotrain(params.alone.model_copy(update=seeded), f"alone {seed}").compensation
     yield Contender("alone", UNCACHED, student, None)
     yield Contender("alone", PLAIN, student, plain)
     yield Contender("alone", "compensated", student, compensation)
@@ -174,8 +155,8 @@ def _contenders(trainings: Trainings, plain: ModelFolder, params: RecoveryParams
     yield Contender("cotraining", PLAIN, refined, plain)
     compensated = params.cotraining.model_copy(update=seeded)
     for method, training in (("uncompensated", _without_compensation(compensated)), ("compensated", compensated)):
-        trained, function = trainings.cotrain(training, f"{method} {seed}")
-        yield Contender("cotraining", method, trained, function)
+        trained = trainings.cotrain(training, f"{method} {seed}")
+        yield Contender("cotraining", method, trained.student, trained.compensation)
 
 
 def _without_compensation(params: CotrainingParams) -> CotrainingParams:

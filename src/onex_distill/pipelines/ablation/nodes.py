@@ -13,14 +13,12 @@ from onex_distill.evaluation.studies.ablation_params import VARIED, AblationPara
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
-NODE = "train_variations"
-
 
 def train_variations(
     inputs: SamplingInputs, plan: pd.DataFrame, params: AblationParams, compute: ComputeParams, runs: Path
 ) -> TensorTable:
     """Images of every setting's student on the same plan."""
-    return ablation.train_variations(inputs, plan, params, compute, runs / NODE)
+    return ablation.train_variations(inputs, plan, params, compute, runs)
 
 
 def score_variations(

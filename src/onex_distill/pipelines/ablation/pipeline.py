@@ -16,7 +16,7 @@ def create_pipeline() -> Pipeline:
                 nodes.train_variations,
                 ["sampling_inputs", "evaluation_plan", "params:ablation", "params:compute", "runs"],
                 "ablation_samples",
-                name=nodes.NODE,
+                name="train_variations",
             ),
             Node(
                 nodes.score_variations,

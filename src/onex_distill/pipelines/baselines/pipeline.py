@@ -11,9 +11,9 @@ from onex_distill.pipelines.stage_two import create_refinement
 RULES = ("dmd", "dmd2", "tdm", "unguided")
 METHODS = (*(f"{rule}_2" for rule in RULES), "sfd_4", "fractional_175")
 LOSSES = {
-    **{f"{rule}_stage_one": f"{rule}_stage_one_losses" for rule in RULES},
-    "reference_stage_two": "reference_stage_two_losses",
-    "fractional_175": "fractional_175_cotraining_losses",
+    **{f"{rule}_stage_one": f"{rule}.stage_one_losses" for rule in RULES},
+    "reference_stage_two": "reference.stage_two_losses",
+    "fractional_175": "fractional_175.cotraining_losses",
 }
 
 
@@ -24,8 +24,8 @@ def create_pipeline() -> Pipeline:
     training = rules + create_refinement("reference") + create_cotraining("fractional_175")
     sampling = Pipeline(
         [
-            *(scoring.sample_student_node(f"{rule}_2", f"{rule}_stage_one") for rule in RULES),
-            scoring.sample_student_node("sfd_4", "reference_stage_two"),
+            *(scoring.sample_student_node(f"{rule}_2", f"{rule}.stage_one") for rule in RULES),
+            scoring.sample_student_node("sfd_4", "reference.stage_two"),
             scoring.sample_fractional_node("fractional_175"),
         ]
     )

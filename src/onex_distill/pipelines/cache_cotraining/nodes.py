@@ -1,28 +1,19 @@
 """Nodes of cache co-training."""
 
-import logging
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
 from onex_distill.cache.export import FractionalStableDiffusion3Pipeline
 from onex_distill.cache.plan import check_bands, effective_nfe, reuse_after_first
-from onex_distill.distill.cotraining.job import CotrainingJob
+from onex_distill.distill.cotraining.cotrain import Cotrained, cotrain
 from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.stage_two.backbones import check_backbone
+from onex_distill.distill.stage_two.inputs import AdversarialInputs
 from onex_distill.engine.compute import ComputeParams
-from onex_distill.engine.launch import launch
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.parameters import Params
 from onex_distill.pipelines.precompute.params import TextParams
-from onex_distill.pipelines.stage_two.params import ReferencesParams
 from onex_distill.storage.model_folder import ModelFolder
-from onex_distill.storage.tensor_table import TensorTable
-
-logger = logging.getLogger(__name__)
-
-COMPENSATION = "onex_distill.Compensation"
 
 
 class StartParams(Params):
@@ -51,40 +42,14 @@ def choose_start(stage_one: ModelFolder, stage_two: ModelFolder, params: StartPa
 
 def cotrain_cache(
     student: ModelFolder,
-    band: dict[str, Any],
-    teacher: TeacherFolder,
-    recogniser: ModelFolder,
-    generator: ModelFolder,
-    embeddings: TensorTable,
-    references: TensorTable,
-    sampled: ReferencesParams,
+    inputs: AdversarialInputs,
     params: CotrainingParams,
     compute: ComputeParams,
     runs: Path,
-    name: str,
-) -> tuple[ModelFolder, ModelFolder, pd.DataFrame]:
-    """Train the compensation, then compensation and student together, on the cached inference path.
-
-    ``band`` is read so that no training starts before its bands are known to fit.
-    """
-    logger.info("Co-training at %s evaluations.", band["nfe"])
-    job = CotrainingJob(
-        folder=runs / name,
-        compute=compute,
-        student=student,
-        autoencoder=teacher.autoencoder,
-        recogniser=recogniser,
-        reference_generator=generator,
-        reference_steps=sampled.num_inference_steps,
-        shift=teacher.shift,
-        embeddings=embeddings.handle,
-        references=references.handle,
-        params=params,
-    )
-    result = launch(job)
-    trained = ModelFolder(path=result / "student", class_name=student.class_name)
-    compensation = ModelFolder(path=result / "compensation", class_name=COMPENSATION)
-    return trained, compensation, pd.read_parquet(result / "losses.parquet")
+    _after_band: dict[str, Any],
+) -> Cotrained:
+    """Train the compensation, then compensation and student together, on the cached inference path."""
+    return cotrain(student, inputs, params, compute, runs)
 
 
 def export_student(

@@ -1,14 +1,9 @@
 """student -> cached inference path -> student with compensation -> exported pipeline."""
 
-from functools import partial, update_wrapper
-
 from kedro.pipeline import Node, Pipeline
 
 from onex_distill.pipelines.cache_cotraining import nodes
-from onex_distill.pipelines.stage_two import pipeline as stage_two
-
-OUTPUTS = ("band", "student", "compensation", "cotraining_losses")
-INPUTS = {"cotraining_start", *stage_two.SHARED}
+from onex_distill.pipelines.stage_two import create_inputs
 
 
 def create_start() -> Pipeline:
@@ -17,7 +12,7 @@ def create_start() -> Pipeline:
         [
             Node(
                 nodes.choose_start,
-                ["student_stage_one", "student_stage_two", "params:cotraining_start"],
+                ["student.stage_one", "student.stage_two", "params:cotraining_start"],
                 "cotraining_start",
                 name="choose_start",
             )
@@ -26,30 +21,20 @@ def create_start() -> Pipeline:
 
 
 def create_cotraining(namespace: str) -> Pipeline:
-    """One co-training: ``cotraining_start`` to ``<namespace>_student`` and ``<namespace>_compensation``."""
-    train = partial(nodes.cotrain_cache, name=f"{namespace}.cotrain_cache")
+    """One co-training: ``cotraining_start`` to ``<namespace>.student`` and ``<namespace>.compensation``."""
     template = Pipeline(
         [
             Node(nodes.check_band, ["teacher", "params:cotraining"], "band", name="check_band"),
             Node(
-                update_wrapper(train, nodes.cotrain_cache),
-                [
-                    "cotraining_start",
-                    "band",
-                    "teacher",
-                    "recogniser",
-                    *stage_two.REFERENCES,
-                    "params:cotraining",
-                    "params:compute",
-                    "runs",
-                ],
+                nodes.cotrain_cache,
+                ["cotraining_start", "adversarial_inputs", "params:cotraining", "params:compute", "runs", "band"],
                 ["student", "compensation", "cotraining_losses"],
                 name="cotrain_cache",
             ),
         ]
     )
-    outputs = {name: f"{namespace}_{name}" for name in OUTPUTS}
-    return Pipeline(template, namespace=namespace, inputs=INPUTS, outputs=outputs, parameters={"references", "compute"})
+    shared = {"teacher", "cotraining_start", "adversarial_inputs", "runs"}
+    return create_inputs() + Pipeline(template, namespace=namespace, inputs=shared, parameters={"compute"})
 
 
 def create_export(namespace: str, name: str) -> Pipeline:
@@ -59,8 +44,8 @@ def create_export(namespace: str, name: str) -> Pipeline:
             Node(
                 nodes.export_student,
                 [
-                    f"{namespace}_student",
-                    f"{namespace}_compensation",
+                    f"{namespace}.student",
+                    f"{namespace}.compensation",
                     "teacher",
                     f"params:{namespace}.cotraining",
                     "params:text",
@@ -73,5 +58,5 @@ def create_export(namespace: str, name: str) -> Pipeline:
 
 
 def create_pipeline() -> Pipeline:
-    """The graph of ``kedro run --pipeline=cache_cotraining``."""
+    """The graph of ``kedro run --pipelines=cache_cotraining``."""
     return create_start() + create_cotraining("fractional_167") + create_export("fractional_167", "student")

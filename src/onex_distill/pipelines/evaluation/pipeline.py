@@ -1,19 +1,19 @@
 """methods -> samples -> one table a metric -> metrics table -> report."""
 
 from collections.abc import Callable
-from functools import partial, update_wrapper
 
 from kedro.pipeline import Node, Pipeline
 
 from onex_distill.evaluation.sampler import Samples
 from onex_distill.pipelines.evaluation import nodes, report, sampling
+from onex_distill.pipelines.precompute import create_conditions
 
 METHODS = ("teacher", "teacher_alpha", "teacher_2", "stage_one_2", "stage_two_2", "fractional_167")
 LOSSES = {
-    "reference_stage_one": "reference_stage_one_losses",
-    "student_stage_one": "student_stage_one_losses",
-    "student_stage_two": "student_stage_two_losses",
-    "fractional_167": "fractional_167_cotraining_losses",
+    "reference_stage_one": "reference.stage_one_losses",
+    "student_stage_one": "student.stage_one_losses",
+    "student_stage_two": "student.stage_two_losses",
+    "fractional_167": "fractional_167.cotraining_losses",
 }
 
 
@@ -24,7 +24,7 @@ def sample_student_node(method: str, transformer: str) -> Node:
 
 def sample_fractional_node(method: str) -> Node:
     """Sample a student with its block cache."""
-    models = [f"{method}_student", f"{method}_compensation"]
+    models = [f"{method}.student", f"{method}.compensation"]
     return _sampling_node(sampling.sample_fractional, method, models)
 
 
@@ -40,11 +40,11 @@ def decode_teacher_node() -> Node:
 
 def create_inputs() -> Pipeline:
     """What all samplings share, as one dataset."""
-    return Pipeline(
+    return create_conditions() + Pipeline(
         [
             Node(
                 sampling.gather_sampling_inputs,
-                ["teacher", "prompt_embeddings", "empty_prompt_embeddings", "params:evaluation"],
+                ["conditions", "params:evaluation"],
                 "sampling_inputs",
                 name="gather_sampling_inputs",
             )
@@ -59,8 +59,8 @@ def create_sampling() -> Pipeline:
             decode_teacher_node(),
             _sampling_node(sampling.sample_teacher, "teacher_alpha", []),
             _sampling_node(sampling.sample_teacher, "teacher_2", []),
-            sample_student_node("stage_one_2", "student_stage_one"),
-            sample_student_node("stage_two_2", "student_stage_two"),
+            sample_student_node("stage_one_2", "student.stage_one"),
+            sample_student_node("stage_two_2", "student.stage_two"),
             sample_fractional_node("fractional_167"),
         ]
     )
@@ -69,8 +69,7 @@ def create_sampling() -> Pipeline:
 def _sampling_node(function: Callable[..., Samples], method: str, inputs: list[str]) -> Node:
     name = f"sample_{method}"
     common = ["sampling_inputs", "evaluation_plan", f"params:methods.{method}", "params:compute", "runs"]
-    named = update_wrapper(partial(function, name=name), function)
-    return Node(named, [*inputs, *common], [f"{method}_samples", f"{method}_cost"], name=name)
+    return Node(function, [*inputs, *common], [f"{method}_samples", f"{method}_cost"], name=name)
 
 
 def create_scoring(methods: tuple[str, ...], losses: dict[str, str]) -> Pipeline:

@@ -10,19 +10,15 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.inputs import SamplingInputs
 from onex_distill.evaluation.params import EvaluationParams, MethodParams
 from onex_distill.evaluation.sampler import Sampler, Samples, decode
-from onex_distill.models.teacher import TeacherFolder
+from onex_distill.models.conditions import Conditions
 from onex_distill.pipelines.precompute.params import TeacherSamplingParams
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
 
-def gather_sampling_inputs(
-    teacher: TeacherFolder, embeddings: TensorTable, empty: TensorTable, params: EvaluationParams
-) -> SamplingInputs:
+def gather_sampling_inputs(conditions: Conditions, params: EvaluationParams) -> SamplingInputs:
     """What all methods share."""
-    return SamplingInputs(
-        teacher=teacher, embeddings=embeddings.handle, empty=empty.handle, batch_size=params.batch_size
-    )
+    return SamplingInputs(**dict(conditions), batch_size=params.batch_size)
 
 
 def decode_teacher(
@@ -31,7 +27,7 @@ def decode_teacher(
     """Images of the precomputed teacher latents."""
     steps, scale = sampling.num_inference_steps, sampling.guidance_scale
     method = MethodParams(name=f"teacher_{steps}x2", steps=steps, guidance_scale=scale)
-    return decode(inputs, latents, method, compute, runs / "decode_teacher")
+    return decode(inputs, latents, method, compute, runs)
 
 
 def sample_student(
@@ -41,17 +37,16 @@ def sample_student(
     method: MethodParams,
     compute: ComputeParams,
     runs: Path,
-    name: str,
 ) -> Samples:
     """Samples of a transformer that runs every block in every step."""
-    return Sampler(inputs, plan, compute).sample(transformer, method, runs / name)
+    return Sampler(inputs, plan, compute).sample(transformer, method, runs)
 
 
 def sample_teacher(
-    inputs: SamplingInputs, plan: pd.DataFrame, method: MethodParams, compute: ComputeParams, runs: Path, name: str
+    inputs: SamplingInputs, plan: pd.DataFrame, method: MethodParams, compute: ComputeParams, runs: Path
 ) -> Samples:
     """The undistilled teacher with other steps or another guidance."""
-    return Sampler(inputs, plan, compute).sample(inputs.teacher.transformer, method, runs / name)
+    return Sampler(inputs, plan, compute).sample(inputs.teacher.transformer, method, runs)
 
 
 def sample_fractional(
@@ -62,11 +57,10 @@ def sample_fractional(
     method: MethodParams,
     compute: ComputeParams,
     runs: Path,
-    name: str,
 ) -> Samples:
     """Samples of a student that reuses bands: those of the method's budget, or the first that it was trained for."""
     candidates = Compensation.load_candidates(compensation.path)
     bands = candidates[0]
     if method.nfe is not None:
         bands = plan_for_budget(method.nfe, candidates, inputs.teacher.num_layers, method.steps).bands
-    return Sampler(inputs, plan, compute).sample(transformer, method, runs / name, compensation, bands)
+    return Sampler(inputs, plan, compute).sample(transformer, method, runs, compensation, bands)

@@ -37,10 +37,9 @@ def measure_front(
     method: MethodParams,
     compute: ComputeParams,
     runs: Path,
-    name: str,
 ) -> pd.DataFrame:
     """A row for every set of bands that the compensation was trained for."""
-    return fronts.measure_front(student, compensation, study, plan, method, compute, runs / name)
+    return fronts.measure_front(student, compensation, study, plan, method, compute, runs)
 
 
 def gather_compensations(**folders: ModelFolder) -> CompensationSets:
@@ -82,7 +81,7 @@ def measure_bands(
     runs: Path,
 ) -> pd.DataFrame:
     """Plain caching of the chosen bands against the same student without cache."""
-    return band_search.measure_bands(student, predicted, study, plan, params, compute, runs / "measure_bands")
+    return band_search.measure_bands(student, predicted, study, plan, params, compute, runs)
 
 
 def plot_pareto(table: pd.DataFrame) -> Figure:

@@ -1,7 +1,5 @@
 """students of distill -> dial and specialised students -> fronts -> pareto table; reuse errors -> band search."""
 
-from functools import partial, update_wrapper
-
 from kedro.pipeline import Node, Pipeline
 
 from onex_distill.pipelines.cache_cotraining import create_cotraining, create_export
@@ -15,9 +13,10 @@ MEASURED = ("dial", "fractional_150", "fractional_167", "fractional_183")
 def measure_node(front: str, student: str) -> Node:
     """The front of one student and its compensation."""
     name = f"measure_{front}"
-    inputs = [student, f"{front}_compensation", "study_inputs", "evaluation_plan"]
-    measure = update_wrapper(partial(nodes.measure_front, name=name), nodes.measure_front)
-    return Node(measure, [*inputs, f"params:fronts.{front}", "params:compute", "runs"], f"{front}_front", name=name)
+    inputs = [student, f"{front}.compensation", "study_inputs", "evaluation_plan"]
+    return Node(
+        nodes.measure_front, [*inputs, f"params:fronts.{front}", "params:compute", "runs"], f"{front}_front", name=name
+    )
 
 
 def create_band_search() -> Pipeline:
@@ -61,15 +60,15 @@ def create_fronts() -> Pipeline:
             ),
             Node(
                 nodes.plain_caching,
-                ["cotraining_start", "dial_compensation"],
-                "plain_compensation",
+                ["cotraining_start", "dial.compensation"],
+                "plain.compensation",
                 name="plain_caching",
             ),
             measure_node("plain", "cotraining_start"),
-            *(measure_node(name, f"{name}_student") for name in MEASURED),
+            *(measure_node(name, f"{name}.student") for name in MEASURED),
             Node(
                 nodes.gather_compensations,
-                {name: f"{name}_compensation" for name in names},
+                {name: f"{name}.compensation" for name in names},
                 "compensations",
                 name="gather_compensations",
             ),

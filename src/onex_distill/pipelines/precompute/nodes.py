@@ -1,6 +1,5 @@
 """Nodes of the precompute pipeline."""
 
-import logging
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +8,7 @@ import torch
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
 from onex_distill.evaluation.sampling_jobs import SamplingJob
+from onex_distill.models.conditions import Conditions
 from onex_distill.models.embedding import EmbeddingJob
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.models.text import count_truncated
@@ -16,8 +16,6 @@ from onex_distill.pipelines.precompute.params import CaptionSetParams, TeacherSa
 from onex_distill.storage.frame import store_frame
 from onex_distill.storage.prompt_table import build_prompt_table, rows_of_split
 from onex_distill.storage.tensor_table import TensorTable
-
-logger = logging.getLogger(__name__)
 
 
 def prepare_prompts(captions: pd.DataFrame) -> pd.DataFrame:
@@ -28,20 +26,16 @@ def prepare_prompts(captions: pd.DataFrame) -> pd.DataFrame:
 def embed_prompts(
     prompts: pd.DataFrame,
     teacher: TeacherFolder,
-    plan: pd.DataFrame,
     params: TextParams,
     compute: ComputeParams,
     runs: Path,
+    _after_resource_plan: pd.DataFrame,
 ) -> tuple[TensorTable, TensorTable]:
-    """Embeddings of every caption, and of the empty prompt that guidance needs.
-
-    ``plan`` is read so that nothing expensive starts before the resources are known to be there.
-    """
-    logger.info("The largest run needs %.1f GiB of memory a rank.", plan["memory_gib_per_rank"].max())
+    """Embeddings of every caption, and of the empty prompt that guidance needs."""
     count_truncated(teacher.load_tokenizers(), prompts["text"].tolist(), params.max_sequence_length)
     tables = []
     for name, frame in (("captions", prompts), ("empty", pd.DataFrame({"id": ["empty"], "text": ""}))):
-        folder = runs / "embed_prompts" / name
+        folder = runs / name
         job = EmbeddingJob(
             folder=folder,
             compute=compute,
@@ -52,6 +46,11 @@ def embed_prompts(
         )
         tables.append(TensorTable(launch(job) / "embeddings"))
     return tables[0], tables[1]
+
+
+def gather_conditions(teacher: TeacherFolder, embeddings: TensorTable, empty: TensorTable) -> Conditions:
+    """What every training and sampling stands on, in one place."""
+    return Conditions(teacher=teacher, embeddings=embeddings.handle, empty=empty.handle)
 
 
 def plan_evaluation(prompts: pd.DataFrame, params: CaptionSetParams) -> pd.DataFrame:
@@ -65,7 +64,7 @@ def plan_validation(prompts: pd.DataFrame, params: CaptionSetParams) -> pd.DataF
 
 
 def plan_samples(prompts: pd.DataFrame, split: str, params: CaptionSetParams) -> pd.DataFrame:
-    """One row an image to be sampled: ``prompt_row``, ``prompt_id``, ``text``, ``noise_seed``."""
+    """One row per image to be sampled: ``prompt_row``, ``prompt_id``, ``text``, ``noise_seed``."""
     known = rows_of_split(prompts, split)
     order = torch.randperm(len(known), generator=torch.Generator().manual_seed(params.seed))
     rows = [known[i] for i in order.tolist()[: params.captions] for _ in range(params.images_per_caption)]
@@ -76,28 +75,20 @@ def plan_samples(prompts: pd.DataFrame, split: str, params: CaptionSetParams) ->
 
 
 def sample_teacher(
-    teacher: TeacherFolder,
-    embeddings: TensorTable,
-    empty: TensorTable,
-    plan: pd.DataFrame,
-    params: TeacherSamplingParams,
-    compute: ComputeParams,
-    runs: Path,
-    name: str,
+    conditions: Conditions, plan: pd.DataFrame, params: TeacherSamplingParams, compute: ComputeParams, runs: Path
 ) -> TensorTable:
-    """The teacher's latents on a plan; the column ``seconds`` is the transformer's time an image."""
-    folder = runs / name
+    """The teacher's latents on a plan; the column ``seconds`` is the transformer's time per image."""
     job = SamplingJob(
-        folder=folder,
+        folder=runs,
         compute=compute,
-        transformer=teacher.transformer,
+        transformer=conditions.teacher.transformer,
         compensation=None,
         bands=(),
         autoencoder=None,
-        embeddings=embeddings.handle,
-        empty=empty.handle,
-        plan=store_frame(plan, folder / "plan.parquet"),
-        shift=teacher.shift,
+        embeddings=conditions.embeddings,
+        empty=conditions.empty,
+        plan=store_frame(plan, runs / "plan.parquet"),
+        shift=conditions.teacher.shift,
         num_inference_steps=params.num_inference_steps,
         guidance_scale=params.guidance_scale,
         batch_size=params.batch_size,

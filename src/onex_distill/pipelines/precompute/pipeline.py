@@ -1,39 +1,75 @@
 """captions -> prompts -> embeddings -> plans of evaluation and of validation -> teacher latents on both."""
 
-from functools import partial, update_wrapper
+from collections.abc import Callable
+from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
 from onex_distill.pipelines.precompute import nodes, planning
 
 
-def create_pipeline() -> Pipeline:
-    """The graph of ``kedro run --pipeline=precompute``."""
+def create_conditions() -> Pipeline:
+    """What every training and sampling stands on; part of every pipeline that trains or samples, so that it is new."""
+    return Pipeline(
+        [
+            Node(
+                nodes.gather_conditions,
+                ["teacher", "prompt_embeddings", "empty_prompt_embeddings"],
+                "conditions",
+                name="gather_conditions",
+            )
+        ]
+    )
+
+
+def create_resource_plan() -> Pipeline:
+    """What the trainings of the main job need, against what is there."""
+    trainings = (
+        _estimate(planning.estimate_stage_one, "reference", "stage_one")
+        + _estimate(planning.estimate_stage_one, "student", "stage_one")
+        + _estimate(planning.estimate_stage_two, "student", "stage_two")
+        + _estimate(planning.estimate_cotraining, "fractional_167", "cotraining")
+    )
+    runs = ("reference.stage_one", "student.stage_one", "student.stage_two", "fractional_167.cotraining")
+    needs = {"prompt_embeddings": "embeddings_need", **{run: f"{run}_need" for run in runs}}
+    return trainings + Pipeline(
+        [
+            Node(
+                planning.estimate_embeddings,
+                ["teacher", "prompts", "params:text"],
+                "embeddings_need",
+                name="estimate_embeddings",
+            ),
+            Node(
+                planning.plan_resources,
+                {"compute": "params:compute", "runs": "runs", **needs},
+                "resource_plan",
+                name="plan_resources",
+            ),
+        ]
+    )
+
+
+def create_embedding() -> Pipeline:
+    """Captions to prompts and their embeddings."""
     return Pipeline(
         [
             Node(nodes.prepare_prompts, "captions", "prompts", name="prepare_prompts"),
             Node(
-                planning.plan_resources,
-                [
-                    "teacher",
-                    "prompts",
-                    "params:text",
-                    "params:reference.stage_one",
-                    "params:student.stage_one",
-                    "params:student.stage_two",
-                    "params:fractional_167.cotraining",
-                    "params:compute",
-                    "runs",
-                ],
-                "resource_plan",
-                name="plan_resources",
-            ),
-            Node(
                 nodes.embed_prompts,
-                ["prompts", "teacher", "resource_plan", "params:text", "params:compute", "runs"],
+                ["prompts", "teacher", "params:text", "params:compute", "runs", "resource_plan"],
                 ["prompt_embeddings", "empty_prompt_embeddings"],
                 name="embed_prompts",
             ),
+        ]
+    )
+
+
+def create_teacher_samples() -> Pipeline:
+    """The teacher's latents on the plans of evaluation and of validation."""
+    settings = ["params:teacher_sampling", "params:compute", "runs"]
+    return Pipeline(
+        [
             Node(
                 nodes.plan_evaluation,
                 ["prompts", "params:evaluation_set"],
@@ -46,18 +82,29 @@ def create_pipeline() -> Pipeline:
                 "validation_plan",
                 name="plan_validation",
             ),
-            _sampling_node("sample_teacher", "evaluation_plan", "teacher_latents"),
-            _sampling_node("sample_validation", "validation_plan", "validation_latents"),
+            Node(
+                nodes.sample_teacher,
+                ["conditions", "evaluation_plan", *settings],
+                "teacher_latents",
+                name="sample_teacher",
+            ),
+            Node(
+                nodes.sample_teacher,
+                ["conditions", "validation_plan", *settings],
+                "validation_latents",
+                name="sample_validation",
+            ),
         ]
     )
 
 
-def _sampling_node(name: str, plan: str, latents: str) -> Node:
-    sample = partial(nodes.sample_teacher, name=name)
-    shared = ["teacher", "prompt_embeddings", "empty_prompt_embeddings"]
-    return Node(
-        update_wrapper(sample, nodes.sample_teacher),
-        [*shared, plan, "params:teacher_sampling", "params:compute", "runs"],
-        latents,
-        name=name,
-    )
+def create_pipeline() -> Pipeline:
+    """The graph of ``kedro run --pipelines=precompute``."""
+    return create_resource_plan() + create_embedding() + create_conditions() + create_teacher_samples()
+
+
+def _estimate(function: Callable[..., Any], namespace: str, training: str) -> Pipeline:
+    """The need of one training."""
+    inputs = ["teacher", "params:text", f"params:{training}", "params:compute"]
+    template = Pipeline([Node(function, inputs, f"{training}_need", name=f"estimate_{training}")])
+    return Pipeline(template, namespace=namespace, inputs={"teacher"}, parameters={"text", "compute"})

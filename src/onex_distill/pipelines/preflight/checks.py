@@ -58,7 +58,7 @@ def captions_are_read(planned: Planned) -> None:
     """Every captions file makes a prompt table with captions in every split that a selected node draws from."""
     if planned.prompts is None:
         return
-    drawn = {"plan_evaluation": "heldout", "plan_validation": "reference", "sample_references": "reference"}
+    drawn = {"plan_evaluation": "heldout", "plan_validation": "reference", "plan_references": "reference"}
     for node, split in drawn.items():
         if node in planned.nodes:
             rows_of_split(planned.prompts, split)

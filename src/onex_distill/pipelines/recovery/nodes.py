@@ -6,39 +6,18 @@ import pandas as pd
 import plotly.express as px
 from plotly.graph_objects import Figure
 
+from onex_distill.distill.stage_two.inputs import AdversarialInputs
 from onex_distill.engine.compute import ComputeParams
-from onex_distill.evaluation.inputs import RefinementInputs, SamplingInputs
+from onex_distill.evaluation.inputs import SamplingInputs
 from onex_distill.evaluation.studies import recovery
 from onex_distill.evaluation.studies.recovery_params import RecoveryParams
-from onex_distill.models.teacher import TeacherFolder
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
-
-NODE = "train_recovery"
-
-
-def gather_refinement_inputs(
-    teacher: TeacherFolder,
-    recogniser: ModelFolder,
-    generator: ModelFolder,
-    steps: int,
-    embeddings: TensorTable,
-    references: TensorTable,
-) -> RefinementInputs:
-    """What all trainings read beside the student."""
-    return RefinementInputs(
-        teacher=teacher,
-        recogniser=recogniser,
-        reference_generator=generator,
-        reference_steps=steps,
-        embeddings=embeddings.handle,
-        references=references.handle,
-    )
 
 
 def train_recovery(
     student: ModelFolder,
-    refinement: RefinementInputs,
+    refinement: AdversarialInputs,
     sampling: SamplingInputs,
     plan: pd.DataFrame,
     params: RecoveryParams,
@@ -46,7 +25,7 @@ def train_recovery(
     runs: Path,
 ) -> TensorTable:
     """Images of every contender and seed on the same plan."""
-    return recovery.train_recovery(student, refinement, sampling, plan, params, compute, runs / NODE)
+    return recovery.train_recovery(student, refinement, sampling, plan, params, compute, runs)
 
 
 def score_recovery(evaluator: ModelFolder, teacher: TensorTable, samples: TensorTable) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from onex_distill.pipelines.evaluation.pipeline import create_inputs
 from onex_distill.pipelines.recovery import nodes
+from onex_distill.pipelines.stage_two import create_inputs as create_adversarial_inputs
 
 
 def create_pipeline() -> Pipeline:
@@ -11,23 +12,10 @@ def create_pipeline() -> Pipeline:
     recovery = Pipeline(
         [
             Node(
-                nodes.gather_refinement_inputs,
-                [
-                    "teacher",
-                    "recogniser",
-                    "reference_stage_one",
-                    "params:references.num_inference_steps",
-                    "prompt_embeddings",
-                    "reference_images",
-                ],
-                "refinement_inputs",
-                name="gather_refinement_inputs",
-            ),
-            Node(
                 nodes.train_recovery,
                 [
                     "cotraining_start",
-                    "refinement_inputs",
+                    "adversarial_inputs",
                     "sampling_inputs",
                     "evaluation_plan",
                     "params:recovery",
@@ -35,7 +23,7 @@ def create_pipeline() -> Pipeline:
                     "runs",
                 ],
                 "recovery_samples",
-                name=nodes.NODE,
+                name="train_recovery",
             ),
             Node(
                 nodes.score_recovery,
@@ -47,4 +35,4 @@ def create_pipeline() -> Pipeline:
             Node(nodes.plot_recovery, "recovery_table", "recovery_plot", name="plot_recovery"),
         ]
     )
-    return create_inputs() + recovery
+    return create_inputs() + create_adversarial_inputs() + recovery

@@ -5,7 +5,7 @@ from kedro.pipeline import Node, Pipeline
 from onex_distill.pipelines.evaluation.pipeline import create_inputs
 from onex_distill.pipelines.reuse.nodes import measure_reuse_error, plot_reuse_error
 
-STUDENTS = ("student_stage_one", "student_stage_two")
+STAGES = ("stage_one", "stage_two")
 
 
 def create_pipeline() -> Pipeline:
@@ -15,7 +15,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 measure_reuse_error,
-                {**shared, **{name: name for name in STUDENTS}},
+                {**shared, **{f"student_{stage}": f"student.{stage}" for stage in STAGES}},
                 "reuse_error_table",
                 name="measure_reuse_error",
             ),

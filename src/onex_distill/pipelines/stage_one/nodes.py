@@ -1,6 +1,7 @@
 """Nodes of stage one."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
 from onex_distill.evaluation.sampling_jobs import DecodingJob
 from onex_distill.metrics.grids import image_grid
+from onex_distill.models.conditions import Conditions
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
@@ -19,50 +21,44 @@ from onex_distill.storage.tensor_table import TensorTable
 GRID_ROWS = 10
 
 
+class Matched(NamedTuple):
+    """The student that goes on, the best by validation, the losses, and the fixed grid's latents over the run."""
+
+    student: ModelFolder
+    best: ModelFolder
+    losses: pd.DataFrame
+    grid: TensorTable
+
+
 def match_distribution(
-    teacher: TeacherFolder,
-    embeddings: TensorTable,
-    empty: TensorTable,
+    conditions: Conditions, validation: TensorTable, params: StageOneParams, compute: ComputeParams, runs: Path
+) -> Matched:
+    """Distil the teacher into a student of few steps on the training captions; no image is needed."""
+    return _match(conditions, validation, None, params, compute, runs)
+
+
+def match_distribution_with_gan(
+    conditions: Conditions,
     validation: TensorTable,
+    real_latents: TensorTable,
     params: StageOneParams,
     compute: ComputeParams,
     runs: Path,
-    real_latents: TensorTable | None = None,
-    *,
-    name: str,
-) -> tuple[ModelFolder, ModelFolder, pd.DataFrame, TensorTable]:
-    """Distil the teacher into a student of few steps on the training captions; no image is needed, but for DMD2's GAN.
-
-    Returns the student that goes on, the best by validation, the losses, and the fixed grid's latents over the run.
-    """
-    job = StageOneJob(
-        folder=runs / name,
-        compute=compute,
-        teacher=teacher.transformer,
-        autoencoder=teacher.autoencoder,
-        shift=teacher.shift,
-        embeddings=embeddings.handle,
-        empty=empty.handle,
-        validation=validation.handle,
-        real_latents=None if real_latents is None else real_latents.handle,
-        params=params,
-    )
-    result = launch(job)
-    last, best = (ModelFolder(path=result / name, class_name=job.teacher.class_name) for name in ("student", "best"))
-    chosen = best if params.select == "best" else last
-    return chosen, best, pd.read_parquet(result / "losses.parquet"), TensorTable(result / "grid")
+) -> Matched:
+    """The same with DMD2's adversarial term, which reads latents of real images."""
+    return _match(conditions, validation, real_latents, params, compute, runs)
 
 
 def draw_watched_grid(
-    teacher: TeacherFolder, grid: TensorTable, params: StageOneParams, compute: ComputeParams, runs: Path, name: str
+    teacher: TeacherFolder, grid: TensorTable, params: StageOneParams, compute: ComputeParams, runs: Path
 ) -> Image.Image:
-    """The fixed grid over the run: one row a watched step, at most ten of them, one column a sample."""
+    """The fixed grid over the run: one row per watched step, at most ten of them, one column per sample."""
     job = DecodingJob(
-        folder=runs / name,
+        folder=runs,
         compute=compute,
         autoencoder=teacher.autoencoder,
         latents=grid.handle,
-        method=name,
+        method="watched",
         batch_size=params.watch.prompts * params.watch.images,
     )
     images = TensorTable(launch(job) / "samples")
@@ -70,3 +66,30 @@ def draw_watched_grid(
     shown = steps[np.linspace(0, len(steps) - 1, min(len(steps), GRID_ROWS)).round().astype(int)]
     rows = [np.flatnonzero(images.index["step"] == step) for step in shown]
     return image_grid([images.read("image", row).float() / 255 for row in rows])
+
+
+def _match(
+    conditions: Conditions,
+    validation: TensorTable,
+    real_latents: TensorTable | None,
+    params: StageOneParams,
+    compute: ComputeParams,
+    folder: Path,
+) -> Matched:
+    transformer = conditions.teacher.transformer
+    job = StageOneJob(
+        folder=folder,
+        compute=compute,
+        teacher=transformer,
+        autoencoder=conditions.teacher.autoencoder,
+        shift=conditions.teacher.shift,
+        embeddings=conditions.embeddings,
+        empty=conditions.empty,
+        validation=validation.handle,
+        real_latents=None if real_latents is None else real_latents.handle,
+        params=params,
+    )
+    result = launch(job)
+    last, best = (ModelFolder(path=result / name, class_name=transformer.class_name) for name in ("student", "best"))
+    chosen = best if params.select == "best" else last
+    return Matched(chosen, best, pd.read_parquet(result / "losses.parquet"), TensorTable(result / "grid"))

@@ -1,6 +1,5 @@
 """Nodes of stage two."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,13 @@ import pandas as pd
 import torch
 
 from onex_distill.distill.stage_two.backbones import check_backbone
-from onex_distill.distill.stage_two.job import AdversarialJob
+from onex_distill.distill.stage_two.inputs import AdversarialInputs
 from onex_distill.distill.stage_two.params import AdversarialParams
+from onex_distill.distill.stage_two.refine import refine
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
 from onex_distill.evaluation.sampling_jobs import DecodingJob, SamplingJob
+from onex_distill.models.conditions import Conditions
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.stage_two.params import ReferencesParams
 from onex_distill.storage.frame import store_frame
@@ -20,42 +21,41 @@ from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.prompt_table import rows_of_split
 from onex_distill.storage.tensor_table import TensorTable
 
-logger = logging.getLogger(__name__)
 
-
-def sample_references(
-    generator: ModelFolder,
-    teacher: TeacherFolder,
-    prompts: pd.DataFrame,
-    embeddings: TensorTable,
-    empty: TensorTable,
-    params: ReferencesParams,
-    compute: ComputeParams,
-    runs: Path,
-) -> TensorTable:
-    """The real side of stage two: latents of the reference generator on captions of the reference split."""
+def plan_references(prompts: pd.DataFrame, params: ReferencesParams) -> pd.DataFrame:
+    """Captions of the reference split, drawn at random, and the noise of each."""
     rows = torch.tensor(rows_of_split(prompts, "reference"))
     draws = torch.Generator().manual_seed(params.seed)
     chosen = rows[torch.randint(len(rows), (params.count,), generator=draws)].tolist()
-    plan = pd.DataFrame(
+    return pd.DataFrame(
         {
             "prompt_row": chosen,
             "prompt_id": prompts["id"].iloc[chosen].to_numpy(),
             "noise_seed": range(params.seed, params.seed + params.count),
         }
     )
-    folder = runs / "sample_references"
+
+
+def sample_references(
+    generator: ModelFolder,
+    conditions: Conditions,
+    plan: pd.DataFrame,
+    params: ReferencesParams,
+    compute: ComputeParams,
+    runs: Path,
+) -> TensorTable:
+    """The real side of stage two: latents of the reference generator."""
     job = SamplingJob(
-        folder=folder,
+        folder=runs,
         compute=compute,
         transformer=generator,
         compensation=None,
         bands=(),
         autoencoder=None,
-        embeddings=embeddings.handle,
-        empty=empty.handle,
-        plan=store_frame(plan, folder / "plan.parquet"),
-        shift=teacher.shift,
+        embeddings=conditions.embeddings,
+        empty=conditions.empty,
+        plan=store_frame(plan, runs / "plan.parquet"),
+        shift=conditions.teacher.shift,
         num_inference_steps=params.num_inference_steps,
         guidance_scale=1.0,
         batch_size=params.batch_size,
@@ -68,7 +68,7 @@ def decode_references(
 ) -> TensorTable:
     """The reference images, decoded once for all trainings."""
     job = DecodingJob(
-        folder=runs / "decode_references",
+        folder=runs,
         compute=compute,
         autoencoder=teacher.autoencoder,
         latents=latents.handle,
@@ -76,6 +76,25 @@ def decode_references(
         batch_size=params.batch_size,
     )
     return TensorTable(launch(job) / "samples")
+
+
+def gather_adversarial_inputs(
+    conditions: Conditions,
+    recogniser: ModelFolder,
+    generator: ModelFolder,
+    references: TensorTable,
+    params: ReferencesParams,
+) -> AdversarialInputs:
+    """What every adversarial training reads, in one place."""
+    return AdversarialInputs(
+        autoencoder=conditions.teacher.autoencoder,
+        shift=conditions.teacher.shift,
+        recogniser=recogniser,
+        reference_generator=generator,
+        reference_steps=params.num_inference_steps,
+        embeddings=conditions.embeddings,
+        references=references.handle,
+    )
 
 
 def check_discriminator(params: AdversarialParams) -> dict[str, Any]:
@@ -87,36 +106,11 @@ def check_discriminator(params: AdversarialParams) -> dict[str, Any]:
 
 def refine_adversarially(
     student: ModelFolder,
-    backbone: dict[str, Any],
-    teacher: TeacherFolder,
-    recogniser: ModelFolder,
-    generator: ModelFolder,
-    embeddings: TensorTable,
-    references: TensorTable,
-    sampled: ReferencesParams,
+    inputs: AdversarialInputs,
     params: AdversarialParams,
     compute: ComputeParams,
     runs: Path,
-    name: str,
+    _after_backbone: dict[str, Any],
 ) -> tuple[ModelFolder, pd.DataFrame]:
-    """Refine the student's detail on its own inference path against the reference images.
-
-    ``backbone`` is read so that no training starts before its weights are known to be there.
-    """
-    logger.info("The discriminator stands on %s.", backbone)
-    job = AdversarialJob(
-        folder=runs / name,
-        compute=compute,
-        student=student,
-        autoencoder=teacher.autoencoder,
-        recogniser=recogniser,
-        reference_generator=generator,
-        reference_steps=sampled.num_inference_steps,
-        shift=teacher.shift,
-        embeddings=embeddings.handle,
-        references=references.handle,
-        params=params,
-    )
-    result = launch(job)
-    refined = ModelFolder(path=result / "student", class_name=student.class_name)
-    return refined, pd.read_parquet(result / "losses.parquet")
+    """Refine the student's detail on its own inference path against the reference images."""
+    return refine(student, inputs, params, compute, runs)

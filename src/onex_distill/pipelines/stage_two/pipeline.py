@@ -1,37 +1,26 @@
 """reference generator -> reference images -> adversarial refinement of the student."""
 
-from functools import partial, update_wrapper
-
 from kedro.pipeline import Node, Pipeline
 
+from onex_distill.pipelines.precompute import create_conditions
 from onex_distill.pipelines.stage_two import nodes
-
-REFERENCES = ("reference_stage_one", "prompt_embeddings", "reference_images", "params:references")
-SHARED = {"teacher", "recogniser", "runs", *(name for name in REFERENCES if not name.startswith("params:"))}
 
 
 def create_references() -> Pipeline:
     """Reference images, shared by every adversarial run."""
-    return Pipeline(
+    settings = ["params:references", "params:compute", "runs"]
+    return create_conditions() + Pipeline(
         [
+            Node(nodes.plan_references, ["prompts", "params:references"], "reference_plan", name="plan_references"),
             Node(
                 nodes.sample_references,
-                [
-                    "reference_stage_one",
-                    "teacher",
-                    "prompts",
-                    "prompt_embeddings",
-                    "empty_prompt_embeddings",
-                    "params:references",
-                    "params:compute",
-                    "runs",
-                ],
+                ["reference.stage_one", "conditions", "reference_plan", *settings],
                 "reference_latents",
                 name="sample_references",
             ),
             Node(
                 nodes.decode_references,
-                ["reference_latents", "teacher", "params:references", "params:compute", "runs"],
+                ["reference_latents", "teacher", *settings],
                 "reference_images",
                 name="decode_references",
             ),
@@ -39,34 +28,38 @@ def create_references() -> Pipeline:
     )
 
 
+def create_inputs() -> Pipeline:
+    """What every adversarial run reads."""
+    return create_conditions() + Pipeline(
+        [
+            Node(
+                nodes.gather_adversarial_inputs,
+                ["conditions", "recogniser", "reference.stage_one", "reference_images", "params:references"],
+                "adversarial_inputs",
+                name="gather_adversarial_inputs",
+            )
+        ]
+    )
+
+
 def create_refinement(namespace: str) -> Pipeline:
-    """Stage two without a cache: ``<namespace>_stage_one`` to ``<namespace>_stage_two``."""
-    refine = partial(nodes.refine_adversarially, name=f"{namespace}.refine_adversarially")
+    """Stage two without a cache: ``<namespace>.stage_one`` to ``<namespace>.stage_two``."""
     template = Pipeline(
         [
             Node(nodes.check_discriminator, "params:stage_two", "backbone", name="check_discriminator"),
             Node(
-                update_wrapper(refine, nodes.refine_adversarially),
-                [
-                    "stage_one",
-                    "backbone",
-                    "teacher",
-                    "recogniser",
-                    *REFERENCES,
-                    "params:stage_two",
-                    "params:compute",
-                    "runs",
-                ],
+                nodes.refine_adversarially,
+                ["stage_one", "adversarial_inputs", "params:stage_two", "params:compute", "runs", "backbone"],
                 ["stage_two", "stage_two_losses"],
                 name="refine_adversarially",
             ),
         ]
     )
-    inputs = {name: name for name in SHARED} | {"stage_one": f"{namespace}_stage_one"}
-    outputs = {name: f"{namespace}_{name}" for name in ("backbone", "stage_two", "stage_two_losses")}
-    return Pipeline(template, namespace=namespace, inputs=inputs, outputs=outputs, parameters={"references", "compute"})
+    # stage one of the namespace is not renamed with the rest, or Kedro would ask for it among the inputs of this one
+    shared = {"stage_one": f"{namespace}.stage_one", "adversarial_inputs": "adversarial_inputs", "runs": "runs"}
+    return create_inputs() + Pipeline(template, namespace=namespace, inputs=shared, parameters={"compute"})
 
 
 def create_pipeline() -> Pipeline:
-    """The graph of ``kedro run --pipeline=stage_two``."""
+    """The graph of ``kedro run --pipelines=stage_two``."""
     return create_references() + create_refinement("student")

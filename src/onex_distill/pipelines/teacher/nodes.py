@@ -32,20 +32,19 @@ def build_captions() -> pd.DataFrame:
 
 def train_evaluator(params: pretraining.ReaderParams, compute: ComputeParams, runs: Path) -> Trained:
     """The network that scores."""
-    return _train_reader(params, compute, runs / "train_evaluator")
+    return _train_reader(params, compute, runs)
 
 
 def train_recogniser(params: pretraining.ReaderParams, compute: ComputeParams, runs: Path) -> Trained:
     """The network whose features the discriminator of stage two reads."""
-    return _train_reader(params, compute, runs / "train_recogniser")
+    return _train_reader(params, compute, runs)
 
 
 def train_autoencoder(
     architecture: ArchitectureParams, params: pretraining.AutoencoderParams, compute: ComputeParams, runs: Path
 ) -> Trained:
     """Pixels to latents and back."""
-    folder = runs / "train_autoencoder"
-    job = pretraining.AutoencoderJob(folder=folder, compute=compute, architecture=architecture, params=params)
+    job = pretraining.AutoencoderJob(folder=runs, compute=compute, architecture=architecture, params=params)
     return _trained(launch(job), "autoencoder", "diffusers.AutoencoderKL")
 
 
@@ -57,11 +56,10 @@ def train_text_encoders(
     runs: Path,
 ) -> Trained:
     """Tokenizers, text encoders and scheduler as a pipeline that still lacks its transformer and autoencoder."""
-    folder = runs / "train_text_encoders"
     job = pretraining.TextEncodersJob(
-        folder=folder,
+        folder=runs,
         compute=compute,
-        captions=store_frame(captions, folder / "captions.parquet"),
+        captions=store_frame(captions, runs / "captions.parquet"),
         architecture=architecture,
         params=params,
     )
@@ -82,7 +80,7 @@ def encode_training_images(
         images = render(named | sample_free_attributes(named, draws), draws)
         latents.append(encoder.encode(images * 2 - 1).latent_dist.mean)
     index = train.loc[rows.numpy(), ["id", "text"]].rename(columns={"id": "prompt_id"})
-    return TensorTable.write(runs / "encode_training_images", index, {"latent": torch.cat(latents)})
+    return TensorTable.write(runs, index, {"latent": torch.cat(latents)})
 
 
 def train_transformer(
@@ -95,7 +93,7 @@ def train_transformer(
 ) -> Trained:
     """The velocity network, on latents brought to zero mean and unit variance."""
     job = pretraining.TransformerJob(
-        folder=runs / "train_transformer",
+        folder=runs,
         compute=compute,
         latents=latents.handle,
         text_components=text,
