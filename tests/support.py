@@ -1,5 +1,6 @@
 """What several tests share and is no fixture."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 from diffusers import DiffusionPipeline
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from onex_distill.distill.cotraining.job import CotrainingJob
 from onex_distill.distill.cotraining.trainer import CotrainingTrainer
@@ -73,3 +76,19 @@ def grad_modes(transformer: nn.Module) -> list[bool]:
 def trainer_of(job: AdversarialJob, ranks: Ranks) -> AdversarialTrainer:
     """What the job trains with."""
     return CotrainingTrainer(job, ranks) if isinstance(job, CotrainingJob) else AdversarialTrainer(job, ranks)
+
+
+def in_processes(count: int, driver: str, arguments: list[Path], log_dir: Path) -> None:
+    """Run a driver, a file of the tests, in so many ranks on this machine."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id="test",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=str(log_dir), redirects=Std.ALL),
+    )
+    path = PROJECT / "tests" / driver
+    elastic_launch(config, sys.executable)(str(path), *map(str, arguments))

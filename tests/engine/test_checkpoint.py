@@ -32,7 +32,7 @@ def training_states(optimizer: OptimizerParams, ranks: Ranks, seed: int, steps: 
     """A network with its optimizer, schedule and average after some steps."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(3, 4), nn.GroupNorm(2, 4), nn.Linear(4, 1))
-    stepper = Stepper(network.parameters(), optimizer, total_steps=10, ranks=ranks)
+    stepper = Stepper(network.named_parameters(), optimizer, total_steps=10, ranks=ranks)
     average = moving_average(network, 0.9)
     for _ in range(steps):
         stepper.step(network(torch.randn(5, 3)).square().mean())

@@ -23,7 +23,7 @@ class Regression:
     def __init__(self, optimizer, ranks) -> None:
         torch.manual_seed(0)
         self.network = nn.Linear(4, 1)
-        self.stepper = Stepper(self.network.parameters(), optimizer, total_steps=4, ranks=ranks)
+        self.stepper = Stepper(self.network.named_parameters(), optimizer, total_steps=4, ranks=ranks)
         self.states = {"network": self.network, "stepper": self.stepper}
         self.calls: list[int] = []
 

@@ -15,13 +15,13 @@ def parameter() -> nn.Parameter:
 
 
 def test_the_norm_before_clipping_is_returned(parameter, optimizer, ranks):
-    stepper = Stepper([parameter], optimizer, total_steps=4, ranks=ranks)
+    stepper = Stepper([("w", parameter)], optimizer, total_steps=4, ranks=ranks)
     assert stepper.step((parameter * torch.tensor([30.0, 40.0])).sum()) == pytest.approx(50.0)
     assert parameter.grad is None
 
 
 def test_the_gradient_is_clipped(parameter, optimizer, ranks):
-    stepper = Stepper([parameter], optimizer, total_steps=4, ranks=ranks)
+    stepper = Stepper([("w", parameter)], optimizer, total_steps=4, ranks=ranks)
     stepper.step((parameter * torch.tensor([30.0, 40.0])).sum())
     first_moment = stepper.optimizer.state[parameter]["exp_avg"]
     expected = (1 - optimizer.betas[0]) * torch.tensor([0.6, 0.8])
@@ -30,14 +30,14 @@ def test_the_gradient_is_clipped(parameter, optimizer, ranks):
 
 def test_frozen_parameters_are_left_out(parameter, optimizer, ranks):
     frozen = nn.Parameter(torch.ones(2), requires_grad=False)
-    stepper = Stepper([parameter, frozen], optimizer, total_steps=4, ranks=ranks)
+    stepper = Stepper([("w", parameter), ("frozen", frozen)], optimizer, total_steps=4, ranks=ranks)
     stepper.step((parameter * frozen).sum())
     assert frozen.tolist() == [1.0, 1.0]
     assert len(stepper.parameters) == 1
 
 
 def test_discarding_changes_nothing(parameter, optimizer, ranks):
-    stepper = Stepper([parameter], optimizer, total_steps=4, ranks=ranks)
+    stepper = Stepper([("w", parameter)], optimizer, total_steps=4, ranks=ranks)
     parameter.sum().backward()
     stepper.discard()
     assert parameter.grad is None
@@ -46,7 +46,7 @@ def test_discarding_changes_nothing(parameter, optimizer, ranks):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_changes_nothing(parameter, optimizer, ranks, bad):
-    stepper = Stepper([parameter], optimizer, total_steps=4, ranks=ranks)
+    stepper = Stepper([("w", parameter)], optimizer, total_steps=4, ranks=ranks)
     stepper.step(parameter.sum())
     before, rate = parameter.tolist(), stepper.scheduler.get_last_lr()
     moments = stepper.optimizer.state[parameter]["exp_avg"].tolist()
@@ -58,7 +58,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(parameter, optimizer, ran
 
 
 def test_the_rate_warms_up_and_decays(parameter, optimizer, ranks):
-    stepper = Stepper([parameter], optimizer.model_copy(update={"warmup_steps": 2}), total_steps=6, ranks=ranks)
+    stepper = Stepper([("w", parameter)], optimizer.model_copy(update={"warmup_steps": 2}), total_steps=6, ranks=ranks)
     rates = []
     for _ in range(6):
         rates.append(stepper.scheduler.get_last_lr()[0] / optimizer.lr)
@@ -81,7 +81,7 @@ def test_eight_bits_without_their_package_are_refused_in_one_line(monkeypatch, p
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     eight = optimizer.model_copy(update={"kind": "adamw_8bit"})
     with pytest.raises(ValueError, match="needs the package bitsandbytes, which is not installed") as error:
-        Stepper([parameter], eight, 4, ranks)
+        Stepper([("w", parameter)], eight, 4, ranks)
     assert "\n" not in str(error.value)
 
 
@@ -89,6 +89,40 @@ def test_eight_bits_take_the_same_settings(monkeypatch, parameter, optimizer, ra
     stand_in = ModuleType("bitsandbytes.optim")
     stand_in.AdamW8bit = torch.optim.AdamW
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", stand_in)
-    stepper = Stepper([parameter], optimizer.model_copy(update={"kind": "adamw_8bit"}), 4, ranks)
+    stepper = Stepper([("w", parameter)], optimizer.model_copy(update={"kind": "adamw_8bit"}), 4, ranks)
     group = stepper.optimizer.param_groups[0]
     assert (group["initial_lr"], group["betas"], group["eps"]) == (optimizer.lr, optimizer.betas, optimizer.eps)
+
+
+@pytest.fixture
+def two(optimizer, ranks) -> tuple[dict[str, nn.Parameter], Stepper]:
+    named = {name: nn.Parameter(torch.ones(2)) for name in ("near", "far")}
+    return named, Stepper(named.items(), optimizer, total_steps=4, ranks=ranks)
+
+
+def test_a_parameter_that_no_gradient_reaches_ends_the_run_by_name(two):
+    named, stepper = two
+    with pytest.raises(ValueError, match="no gradient reaches far in its first update") as error:
+        stepper.step(named["near"].sum())
+    assert "\n" not in str(error.value)
+    assert named["near"].tolist() == [1.0, 1.0]
+
+
+def test_a_parameter_may_rest_until_an_update_should_reach_it(two):
+    named, stepper = two
+    stepper.step(named["near"].sum(), resting=lambda name: name == "far")
+    with pytest.raises(ValueError, match="far"):
+        stepper.step(named["near"].sum())
+
+
+def test_a_parameter_that_has_had_a_gradient_may_miss_later_ones(two):
+    named, stepper = two
+    stepper.step(named["near"].sum() + named["far"].sum())
+    assert stepper.step(named["near"].sum()) == pytest.approx(2**0.5)
+
+
+def test_many_parameters_without_a_gradient_are_counted(optimizer, ranks):
+    named = {f"block.{number}": nn.Parameter(torch.ones(1)) for number in range(6)}
+    stepper = Stepper(named.items(), optimizer, total_steps=4, ranks=ranks)
+    with pytest.raises(ValueError, match=r"reaches block.1, block.2, block.3 and 2 more"):
+        stepper.step(named["block.0"].sum())

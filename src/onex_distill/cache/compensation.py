@@ -134,8 +134,8 @@ class Compensation(ModelMixin, ConfigMixin):
         self, width: int, candidates: Sequence[Sequence[Sequence[int]]], kind: str, rank: int | None = None
     ) -> None:
         super().__init__()
-        self.text = nn.ModuleDict({_key(band): _function(kind, width, rank) for band in self.bands})
-        self.image = nn.ModuleDict({_key(band): _function(kind, width, rank) for band in self.bands})
+        self.text = nn.ModuleDict({key_of(band): _function(kind, width, rank) for band in self.bands})
+        self.image = nn.ModuleDict({key_of(band): _function(kind, width, rank) for band in self.bands})
 
     @classmethod
     def load_candidates(cls, folder: Path) -> tuple[Bands, ...]:
@@ -154,12 +154,13 @@ class Compensation(ModelMixin, ConfigMixin):
 
     def forward(self, band: Band, residual: Streams, entered: Streams, sigma: Tensor) -> Streams:
         """The compensated residuals (text, image) of one band, to be added to ``entered`` in a step at ``sigma``."""
-        text: Tensor = self.text[_key(band)](residual[0], entered[0], sigma)
-        image: Tensor = self.image[_key(band)](residual[1], entered[1], sigma)
+        text: Tensor = self.text[key_of(band)](residual[0], entered[0], sigma)
+        image: Tensor = self.image[key_of(band)](residual[1], entered[1], sigma)
         return text, image
 
 
-def _key(band: Band) -> str:
+def key_of(band: Band) -> str:
+    """The name of a band's functions within the modules ``text`` and ``image``."""
     return f"{band[0]}_{band[1]}"
 
 

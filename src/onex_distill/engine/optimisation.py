@@ -1,7 +1,7 @@
 """Optimizers, learning-rate schedules and moving averages, each from its library."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -14,6 +14,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from onex_distill.engine.checkpoint import sharded_like
 from onex_distill.engine.ranks import Ranks, whole
 from onex_distill.parameters import Params
+
+NAMED = 3  # parameters in a message
+
+Resting = Callable[[str], bool]  # whether an update is meant to leave the parameter of this name out
+
+
+def nothing_rests(name: str) -> bool:
+    """No parameter is left out."""
+    return False
 
 
 class OptimizerParams(Params):
@@ -33,12 +42,17 @@ class OptimizerParams(Params):
 
 
 class Stepper:
-    """An optimizer with its clipping and learning-rate schedule, so that an update is one call."""
+    """An optimizer with its clipping and learning-rate schedule, so that an update is one call.
+
+    It is given parameters by name, takes those that want a gradient, and ends the run when one of them has none.
+    """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], params: OptimizerParams, total_steps: int, ranks: Ranks
+        self, parameters: Iterable[tuple[str, nn.Parameter]], params: OptimizerParams, total_steps: int, ranks: Ranks
     ) -> None:
-        self.parameters = [p for p in parameters if p.requires_grad]
+        self.named = {name: parameter for name, parameter in parameters if parameter.requires_grad}
+        self.parameters = list(self.named.values())
+        self._unseen = dict(self.named)  # those that have had no gradient yet
         self.clip_norm = params.clip_norm
         self.ranks = ranks
         self.optimizer = _adamw(self.parameters, params)
@@ -46,19 +60,22 @@ class Stepper:
             params.schedule, self.optimizer, num_warmup_steps=params.warmup_steps, num_training_steps=total_steps
         )
 
-    def step(self, loss: Tensor) -> float:
+    def step(self, loss: Tensor, resting: Resting = nothing_rests) -> float:
         """Backward, average over ranks, clip, step; return the gradient norm before clipping.
 
-        ``loss`` is the mean over this rank's rows times ``Ranks.weight``.
+        ``loss`` is the mean over this rank's rows times ``Ranks.weight``; ``resting`` is that of ``apply``.
         """
         loss.backward()
-        return self.apply()
+        return self.apply(resting)
 
-    def apply(self) -> float:
+    def apply(self, resting: Resting = nothing_rests) -> float:
         """Clip and step with the gradients that are there; return their norm before clipping.
 
-        Gradients that are not finite change nothing.
+        Gradients that are not finite change nothing. ``resting`` says which parameters this update does not reach, such
+        as those of blocks that a cached step skips. Raises ValueError for any other that has no gradient in the first
+        update that should reach it: it would never learn.
         """
+        self._require_gradients(resting)
         self.ranks.average_gradients(self.parameters)
         norm = float(whole(nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)))
         if math.isfinite(norm):
@@ -66,6 +83,17 @@ class Stepper:
             self.scheduler.step()
         self.discard()
         return norm
+
+    def _require_gradients(self, resting: Resting) -> None:
+        self._unseen = {name: parameter for name, parameter in self._unseen.items() if parameter.grad is None}
+        missing = [name for name in self._unseen if not resting(name)]
+        if missing:
+            more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+            raise ValueError(
+                f"no gradient reaches {', '.join(missing[:NAMED])}{more} in its first update, so that it would never "
+                f"learn; compute.sharding {self.ranks.compute.sharding} with mixed_precision "
+                f"{self.ranks.compute.mixed_precision} loses it: choose another sharding, or fp32"
+            )
 
     def discard(self) -> None:
         """Drop the gradients unused."""

@@ -37,6 +37,11 @@ class Ranks:
         """Whether this rank writes and reports."""
         return self.index == 0
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether weights, gradients and optimizer state are split over the ranks."""
+        return self.compute.sharding == "fsdp2" and self.count > 1
+
     @cached_property
     def mesh(self) -> DeviceMesh:
         """All ranks in one dimension, over which weights are sharded."""
@@ -54,9 +59,14 @@ class Ranks:
         return (rows.stop - rows.start) * self.count / total
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Mixed precision for forwards; weights stay as they are."""
+        """Mixed precision for forwards; weights stay as they are.
+
+        Sharded weights are whole only between a block's gathering and its release. Autocast's cache would keep casts of
+        them beyond that, and hand a forward with gradient what one without has cast, so that the gradient is lost;
+        besides, they are gathered in bf16 already (``weights.place``), so that there is nothing to cast.
+        """
         enabled = self.compute.mixed_precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=not self.is_sharded)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Average over ranks what FSDP has not reduced already.

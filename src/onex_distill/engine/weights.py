@@ -11,7 +11,7 @@ import torch
 from diffusers import SD3Transformer2DModel
 from safetensors import safe_open
 from torch import Tensor
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from onex_distill.engine.ranks import Ranks, whole
 from onex_distill.storage.model_folder import ModelFolder, save_model
@@ -29,17 +29,19 @@ def place(
 ) -> SD3Transformer2DModel:
     """Bring a transformer's weights to this rank's device, whole or sharded block by block.
 
-    They become float32; those that are frozen by now, ``frozen_dtype``.
+    They become float32; those that are frozen by now, ``frozen_dtype``. In mixed precision sharded weights are gathered
+    in bf16, and so freed with the block that has run; their gradients are summed over ranks in float32. Inputs are left
+    as they come, because the timestep is exact in float32 alone; autocast casts where a layer wants it.
     """
-    sharded = ranks.compute.sharding == "fsdp2" and ranks.count > 1
+    policy, offload = _precision(ranks), _offload(ranks)
     for part in (*transformer.transformer_blocks, transformer):
         if frozen_dtype == torch.float32:
             part.float()
         for parameter in part.parameters():
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else frozen_dtype)
-        if sharded:
-            fully_shard(part, mesh=ranks.mesh, offload_policy=_offload(ranks))
-    return transformer if sharded else transformer.to(ranks.device)
+        if ranks.is_sharded:
+            fully_shard(part, mesh=ranks.mesh, mp_policy=policy, offload_policy=offload)
+    return transformer if ranks.is_sharded else transformer.to(ranks.device)
 
 
 def reshard(transformer: SD3Transformer2DModel) -> None:
@@ -64,6 +66,11 @@ def save_transformer(state: dict[str, Tensor], like: ModelFolder, folder: Path) 
     model.load_state_dict(state, assign=True)
     model.register_to_config(_name_or_path="")
     save_model(model, folder)
+
+
+def _precision(ranks: Ranks) -> MixedPrecisionPolicy:
+    half = torch.bfloat16 if ranks.compute.mixed_precision == "bf16" else None
+    return MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
 
 def _offload(ranks: Ranks) -> OffloadPolicy:

@@ -45,7 +45,12 @@ def activate(model: PeftModel, name: str | None) -> None:
 
 def adapter_parameters(model: PeftModel, name: str) -> list[nn.Parameter]:
     """The weights of one set of adapters, in a fixed order."""
-    return [parameter for key, parameter in model.named_parameters() if f".{name}." in key and "lora_" in key]
+    return list(named_adapter_parameters(model, name).values())
+
+
+def named_adapter_parameters(model: PeftModel, name: str) -> dict[str, nn.Parameter]:
+    """The same weights by name."""
+    return {key: parameter for key, parameter in model.named_parameters() if f".{name}." in key and "lora_" in key}
 
 
 def merge_lora(model: PeftModel) -> SD3Transformer2DModel:

@@ -93,7 +93,7 @@ class ReaderJob(Job):
         params, ranks = self.params, run.ranks
         with seeded(params.seed):
             reader = ShapesReader(params.channels, params.feature_dim).to(ranks.device)
-        stepper = Stepper(reader.parameters(), params.optimizer, params.loop.steps, ranks)
+        stepper = Stepper(reader.named_parameters(), params.optimizer, params.loop.steps, ranks)
 
         def update(step: int) -> dict[str, float]:
             attributes, images = _rendered_batch(params, step)
@@ -125,7 +125,7 @@ class AutoencoderJob(Job):
         params, ranks = self.params, run.ranks
         with seeded(params.seed):
             autoencoder = build_autoencoder(self.architecture).to(ranks.device).train()
-        stepper = Stepper(autoencoder.parameters(), params.optimizer, params.loop.steps, ranks)
+        stepper = Stepper(autoencoder.named_parameters(), params.optimizer, params.loop.steps, ranks)
 
         def update(step: int) -> dict[str, float]:
             rows = ranks.share(params.batch_size)
@@ -191,7 +191,7 @@ class TextEncodersJob(Job):
             dims = clips[0].config.projection_dim, clips[1].config.projection_dim
             reader = CaptionReader(dims, t5.config.d_model)
         modules = nn.ModuleList([*clips, t5, reader]).to(ranks.device).train()
-        stepper = Stepper(modules.parameters(), params.optimizer, params.loop.steps, ranks)
+        stepper = Stepper(modules.named_parameters(), params.optimizer, params.loop.steps, ranks)
 
         def update(step: int) -> dict[str, float]:
             draws = generator(params.seed, step, "captions")
@@ -235,7 +235,7 @@ class TransformerJob(Job):
         average = moving_average(transformer, params.ema_decay)
         place(average.module, ranks)
         place(transformer, ranks).train()
-        stepper = Stepper(transformer.parameters(), params.optimizer, params.loop.steps, ranks)
+        stepper = Stepper(transformer.named_parameters(), params.optimizer, params.loop.steps, ranks)
 
         def update(step: int) -> dict[str, float]:
             draws = _draw_flow(params, step, latents.shape)

@@ -174,7 +174,7 @@ def test_each_update_reaches_only_its_own_network(trainer, parametrization):
     def moved(role: str) -> bool:
         return any(not torch.equal(a, b) for a, b in zip(before[role], weights[role], strict=True))
 
-    run.fake_stepper.apply = lambda: 0.0
+    run.fake_stepper.apply = lambda resting: 0.0
     run.update(0)
     assert any(p.grad is not None for p in weights[FAKE_SCORE])
     assert not moved(FAKE_SCORE)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from onex_distill.cache.block_cache import BlockCache
-from onex_distill.cache.compensation import Compensation
+from onex_distill.cache.compensation import Compensation, key_of
 from onex_distill.cache.fitting import entering_streams, residual_loss
-from onex_distill.cache.plan import CachePlan, reuse_after_first
+from onex_distill.cache.plan import Bands, CachePlan, reuse_after_first
 from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.cotraining.path import CachedPath
 from onex_distill.distill.stage_two.references import Batch
@@ -49,7 +49,7 @@ class CotrainingTrainer(AdversarialTrainer):
     def make_steppers(self) -> None:
         """Stage two's, and the compensation's where it has weights."""
         super().make_steppers()
-        counts, weights = self.schedule.counts, list(self.compensation.parameters())
+        counts, weights = self.schedule.counts, list(self.compensation.named_parameters())
         updates = counts[Phase.FITTING] + counts[Phase.WARM_UP] + counts[Phase.GENERATOR]
         self.compensation_stepper: Stepper | None = None
         if weights:
@@ -102,11 +102,24 @@ class CotrainingTrainer(AdversarialTrainer):
         """The compensation alone while it warms up, then both."""
         norms = {}
         if self.compensation_stepper is not None:
-            norms["compensation_grad_norm"] = self.compensation_stepper.apply()
+            norms["compensation_grad_norm"] = self.compensation_stepper.apply(self.compensation_rests)
         if phase is Phase.WARM_UP:
             self.student_stepper.discard()
             return norms
         return norms | super().apply_generator(phase)
+
+    def student_rests(self, name: str) -> bool:
+        """Whether a parameter belongs to a block that the last step skips."""
+        blocks = (block for band in self._skipped_bands() for block in range(*band))
+        return any(f"transformer_blocks.{block}." in name for block in blocks)
+
+    def compensation_rests(self, name: str) -> bool:
+        """Whether a parameter belongs to a band that the last step computes, or does not know."""
+        return not any(f".{key_of(band)}." in name for band in self._skipped_bands())
+
+    def _skipped_bands(self) -> Bands:
+        plan = self.path.cache.plan
+        return tuple(band for band, computes in zip(plan.bands, plan.computes[-1], strict=True) if not computes)
 
     def save(self, folder: Path) -> None:
         """Write the student, merged, and the compensation."""

@@ -64,7 +64,7 @@ class LatentGan:
         self.params, self.seed, self.ranks = params, seed, ranks
         with seeded(seed):
             self.head = LatentHead(fake_score.inner_dim, params.hidden).to(ranks.device)
-        self.stepper = Stepper(self.head.parameters(), optimizer, updates, ranks)
+        self.stepper = Stepper(self.head.named_parameters(), optimizer, updates, ranks)
 
     def fake_score_term(self, fake_tokens: Tensor, sigma: Tensor, step: int, count: int) -> Tensor:
         """What head and fake score lose on the student's tokens and on stored latents at the same levels, weighted.

@@ -24,6 +24,7 @@ from onex_distill.models.lora import (
     add_lora,
     add_second_lora,
     merge_lora,
+    named_adapter_parameters,
 )
 from onex_distill.models.prompts import PromptBatch
 from onex_distill.models.velocity import Network
@@ -48,8 +49,11 @@ class Networks(Protocol):
     def roles(self, empty: PromptBatch) -> Roles:
         """The networks to call."""
 
+    def named_parameters(self, role: str) -> dict[str, nn.Parameter]:
+        """The trained weights of the student or of the fake score, by name."""
+
     def parameters(self, role: str) -> list[nn.Parameter]:
-        """The trained weights of the student or of the fake score."""
+        """The same weights in the same order."""
 
     def before_backward(self, role: str) -> None:
         """Make the network one role's again: gradient checkpointing runs its forward a second time."""
@@ -93,6 +97,10 @@ class FullCopies:
     def roles(self, empty: PromptBatch) -> Roles:
         """See ``Networks``."""
         return Roles(self.teacher, self.trained[STUDENT], self.trained[FAKE_SCORE], empty)
+
+    def named_parameters(self, role: str) -> dict[str, nn.Parameter]:
+        """See ``Networks``."""
+        return dict(self.trained[role].named_parameters())
 
     def parameters(self, role: str) -> list[nn.Parameter]:
         """See ``Networks``."""
@@ -148,6 +156,10 @@ class SharedBackbone:
     def roles(self, empty: PromptBatch) -> Roles:
         """See ``Networks``."""
         return Roles(self._role(None), self._role(STUDENT), self._role(FAKE_SCORE), empty)
+
+    def named_parameters(self, role: str) -> dict[str, nn.Parameter]:
+        """See ``Networks``."""
+        return named_adapter_parameters(self.model, role)
 
     def parameters(self, role: str) -> list[nn.Parameter]:
         """See ``Networks``."""

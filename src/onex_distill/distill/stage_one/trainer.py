@@ -103,8 +103,12 @@ class StageOneTrainer:
         self.draws = StepDraws(params, job.shift, self.latent_shape, len(self.rows))
         self.networks = build_networks(job.teacher, params, ranks)
         self.roles = self.networks.roles(read_prompts(job.empty.open(), [0], ranks.device))
-        self.student_stepper = Stepper(self.networks.parameters(STUDENT), params.student, params.student_updates, ranks)
-        self.fake_stepper = Stepper(self.networks.parameters(FAKE_SCORE), params.fake_score, params.loop.steps, ranks)
+        self.student_stepper = Stepper(
+            self.networks.named_parameters(STUDENT).items(), params.student, params.student_updates, ranks
+        )
+        self.fake_stepper = Stepper(
+            self.networks.named_parameters(FAKE_SCORE).items(), params.fake_score, params.loop.steps, ranks
+        )
         self.gan = self._build_gan(job)
         sigmas = step_sigmas(max(params.step_counts), job.shift)
         self.grid = SampleGrid(params.watch, self.embeddings, self.rows, sigmas, job.autoencoder, run)

@@ -90,11 +90,14 @@ class AdversarialTrainer:
         """The optimizers, with as many updates as the schedule has for each."""
         params, counts = self.params, self.schedule.counts
         updates = counts[Phase.WARM_UP] + counts[Phase.GENERATOR]
-        self.student_stepper = Stepper(self.adapted.parameters(), params.student, updates, self.ranks)
+        self.student_stepper = Stepper(self.adapted.named_parameters(), params.student, updates, self.ranks)
         self.discriminator_stepper: Stepper | None = None
         if self.judges.discriminator is not None:
             self.discriminator_stepper = Stepper(
-                self.judges.discriminator.parameters(), params.discriminator, counts[Phase.DISCRIMINATOR], self.ranks
+                self.judges.discriminator.named_parameters(),
+                params.discriminator,
+                counts[Phase.DISCRIMINATOR],
+                self.ranks,
             )
 
     def states(self) -> dict[str, Stateful]:
@@ -151,7 +154,11 @@ class AdversarialTrainer:
 
     def apply_generator(self, phase: Phase) -> dict[str, float]:
         """Step what the phase trains with the gradients that are there; gradient norms."""
-        return {"student_grad_norm": self.student_stepper.apply()}
+        return {"student_grad_norm": self.student_stepper.apply(self.student_rests)}
+
+    def student_rests(self, name: str) -> bool:
+        """Whether the last step, the one with a gradient, leaves a parameter of the student out."""
+        return False
 
     def generator_terms(self, batch: Batch) -> Terms:
         """What the generator loses on a batch; terms without weight are not computed."""

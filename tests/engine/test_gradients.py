@@ -1,0 +1,88 @@
+"""Every training gives two ranks the gradients of one float32 process, however it is sharded and in bf16 too."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradients_driver import first_updates
+from onex_distill.distill.stage_one.latent_gan import LatentGanParams
+from onex_distill.distill.stage_one.watching import WatchParams
+from onex_distill.engine.job import write_job
+from onex_distill.engine.ranks import Ranks
+from support import in_processes
+
+STAGE_ONE = {
+    "num_inference_steps": (4,),  # a rollout without gradient before the forward with it
+    "watch": WatchParams(every=100, prompts=1, images=2),
+    "validation": None,
+}
+GAN = {"latent_gan": LatentGanParams(student_weight=0.1, fake_score_weight=0.2, hidden=4)}
+CACHED = {"compensation_warmup": 0, "output_weight": 0.0, "batch_size": 16}  # bf16 rounds single rows by more than 2 %
+CHECKPOINTED = {"gradient_checkpointing": True}
+TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "full": ("stage_one", STAGE_ONE),
+    "full, checkpointed": ("stage_one", STAGE_ONE | CHECKPOINTED),
+    "shared backbone": ("stage_one", STAGE_ONE | {"parametrization": "shared_backbone"}),
+    "shared backbone, checkpointed": ("stage_one", STAGE_ONE | {"parametrization": "shared_backbone"} | CHECKPOINTED),
+    "latent GAN": ("stage_one", STAGE_ONE | GAN),
+    "latent GAN, checkpointed": ("stage_one", STAGE_ONE | GAN | CHECKPOINTED),
+    "stage two": ("stage_two", {}),
+    "co-training": ("cotraining", CACHED),
+    "co-training, fitting": ("cotraining", CACHED | {"fitting_steps": 1, "fitting_batch_size": 4}),
+    "dial": ("dial", CACHED),
+    "reader": ("reader", {}),
+    "autoencoder": ("autoencoder", {}),
+    "text encoders": ("text_encoders", {}),
+    "transformer": ("transformer", {}),
+}
+SHARDINGS = ("ddp", "fsdp2")
+PRECISIONS = ("fp32", "bf16")
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.02}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("gradients")
+
+
+@pytest.fixture
+def gradients(jobs, folder, inputs) -> Path:
+    """Every training, in one process in float32, and in two of every sharding and precision, in one launch."""
+    if any(folder.iterdir()):
+        return folder
+    paths = []
+    for title, (name, changes) in TRAININGS.items():
+        settings = {"batch_size": 4, "steps": 2, **changes}
+        if "latent_gan" in changes:
+            settings["real_latents"] = inputs.validation
+        alone = jobs(name, folder / title, **settings)
+        alone.folder.mkdir()
+        (alone.folder / "gradients.json").write_text(json.dumps(first_updates(alone, Ranks(alone.compute))))
+        for sharding in SHARDINGS:
+            for precision in PRECISIONS:
+                where = folder / f"{title}-{sharding}-{precision}"
+                where.mkdir()
+                compute = {"processes": 2, "sharding": sharding, "mixed_precision": precision}
+                job = jobs(name, where, **compute, **settings)
+                write_job(job, {}, where / "job.json")
+                paths.append(where / "job.json")
+    in_processes(2, "gradients_driver.py", paths, folder / "logs")
+    return folder
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.parametrize("title", TRAININGS)
+def test_two_ranks_have_the_gradients_of_one_process(gradients, title, sharding, precision):
+    alone = json.loads((gradients / title / "gradients.json").read_text())
+    assert alone
+    for rank in range(2):
+        found = json.loads((gradients / f"{title}-{sharding}-{precision}" / f"gradients-{rank}.json").read_text())
+        assert [[set(update["names"]) for update in updates] for updates in found] == [
+            [set(update["names"]) for update in updates] for updates in alone
+        ]
+        norms = [update["norm"] for updates in found for update in updates]
+        expected = [update["norm"] for updates in alone for update in updates]
+        assert norms == pytest.approx(expected, rel=TOLERANCE[precision], abs=1e-7)

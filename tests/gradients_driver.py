@@ -1,0 +1,73 @@
+"""One rank that takes the first updates of the jobs of the files it is given, with weights held still.
+
+Beside every job file it leaves ``gradients-<rank>.json``: for every optimizer, in the order of first updates, the
+gradient norm of every update and the names of the parameters that had a gradient in it.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch.distributed as dist
+
+from onex_distill.engine.checkpoint import Stateful
+from onex_distill.engine.job import Job, read_job
+from onex_distill.engine.loop import LoopParams
+from onex_distill.engine.optimisation import Stepper
+from onex_distill.engine.ranks import Ranks
+from onex_distill.engine.run import Run
+
+Updates = list[dict[str, Any]]
+
+
+class Enough(Exception):
+    """What ends a job after its first updates."""
+
+
+def first_updates(job: Job, ranks: Ranks) -> list[Updates]:
+    """The gradient norms, and the parameters with a gradient, of every update of every optimizer of a job."""
+    updates: dict[int, Updates] = {}
+    apply = Stepper.apply
+
+    def recorded(stepper: Stepper, *args: Any) -> float:
+        names = [name for name, parameter in stepper.named.items() if parameter.grad is not None]
+        with patch.object(stepper.optimizer, "step"), patch.object(stepper.scheduler, "step"):
+            norm = apply(stepper, *args)
+        updates.setdefault(id(stepper), []).append({"norm": norm, "names": sorted(names)})
+        return norm
+
+    with patch.object(Stepper, "apply", recorded), _without_a_loop(job):
+        try:
+            job.run(Run(job.folder, {}, ranks))
+        except Enough:
+            return list(updates.values())
+    raise AssertionError("the job did not train")
+
+
+@contextmanager
+def _without_a_loop(job: Job) -> Iterator[None]:
+    """Take the updates of a job's training, and nothing else of it: no checkpoints, no results."""
+
+    def train(update: Callable[[int], object], states: Mapping[str, Stateful], params: LoopParams, *_: Any) -> None:
+        for step in range(params.steps):
+            update(step)
+        raise Enough
+
+    with patch.object(sys.modules[type(job).run.__module__], "train", train):
+        yield
+
+
+def main(paths: list[Path]) -> None:
+    for path in paths:
+        job, _ = read_job(path)
+        ranks = Ranks(job.compute)
+        (path.parent / f"gradients-{ranks.index}.json").write_text(json.dumps(first_updates(job, ranks)))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main([Path(path) for path in sys.argv[1:]])
