@@ -7,13 +7,14 @@ gradient norm of every update and the names of the parameters that had a gradien
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch.distributed as dist
 
+from onex_distill.engine import loop
 from onex_distill.engine.checkpoint import Stateful
 from onex_distill.engine.job import Job, read_job
 from onex_distill.engine.loop import LoopParams
@@ -40,7 +41,7 @@ def first_updates(job: Job, ranks: Ranks) -> list[Updates]:
         updates.setdefault(id(stepper), []).append({"norm": norm, "names": sorted(names)})
         return norm
 
-    with patch.object(Stepper, "apply", recorded), _without_a_loop(job):
+    with patch.object(Stepper, "apply", recorded), _without_a_loop():
         try:
             job.run(Run(job.folder, {}, ranks))
         except Enough:
@@ -49,15 +50,18 @@ def first_updates(job: Job, ranks: Ranks) -> list[Updates]:
 
 
 @contextmanager
-def _without_a_loop(job: Job) -> Iterator[None]:
-    """Take the updates of a job's training, and nothing else of it: no checkpoints, no results."""
+def _without_a_loop() -> Iterator[None]:
+    """Take the updates of a training, and nothing else of it: no checkpoints, no results."""
 
     def train(update: Callable[[int], object], states: Mapping[str, Stateful], params: LoopParams, *_: Any) -> None:
         for step in range(params.steps):
             update(step)
         raise Enough
 
-    with patch.object(sys.modules[type(job).run.__module__], "train", train):
+    callers = [module for module in list(sys.modules.values()) if getattr(module, "train", None) is loop.train]
+    with ExitStack() as patches:
+        for module in callers:
+            patches.enter_context(patch.object(module, "train", train))
         yield
 
 

