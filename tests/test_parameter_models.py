@@ -20,6 +20,7 @@ from onex_distill.distill.stage_one.params import ImportanceParams, StageOnePara
 from onex_distill.distill.stage_one.trainer import StageOneJob
 from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.engine.compute import ComputeParams
+from onex_distill.evaluation.scorers.weights import File, Source
 from onex_distill.evaluation.studies.ablation_params import AblationParams
 from onex_distill.evaluation.studies.params import BandSearchParams
 from onex_distill.evaluation.studies.recovery_params import RecoveryParams
@@ -121,6 +122,15 @@ def agreeing_search(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {"nfe": fields["nfe"] or 1.5, "nfe_flops": None}
 
 
+def agreeing_source(fields: dict[str, Any]) -> dict[str, Any]:
+    pinned = fields["hub"] == "local" or bool(fields["revision"])
+    hashed = fields["hub"] != "url" or all(file.download()[1] for file in fields["files"])
+    return fields | {
+        "hub": fields["hub"] if pinned and hashed else "local",
+        "files": fields["files"] or (File(name="f"),),
+    }
+
+
 AGREEING = {
     AblationParams: agreeing_ablation,
     BandSearchParams: agreeing_search,
@@ -131,6 +141,7 @@ AGREEING = {
     AdversarialParams: agreeing_adversarial,
     CotrainingParams: agreeing_cotraining,
     RecoveryParams: agreeing_recovery,
+    Source: agreeing_source,
 }
 
 

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from onex_distill.metrics.distances import diversity, frechet_distance, precision_recall
+from onex_distill.metrics.distances import diversity, frechet_distance
+from onex_distill.metrics.manifolds import precision_recall
 from onex_distill.shapes.features import FeatureExtractor, extract_features
 from onex_distill.shapes.networks import ShapesReader
 
@@ -101,7 +102,7 @@ def test_more_neighbours_widen_the_manifold():
 
 @pytest.mark.parametrize(("generated", "real"), [(3, 10), (10, 3)])
 def test_precision_and_recall_need_more_images_than_neighbours(generated, real):
-    with pytest.raises(ValueError, match="with 3 neighbours need more than 3 images"):
+    with pytest.raises(ValueError, match="with 3 neighbours needs at least 4 images"):
         precision_recall(gaussian(0, generated), gaussian(1, real), 3)
 
 

@@ -35,20 +35,3 @@ def diversity(features: Tensor, groups: Tensor) -> float:
     if not distances:
         raise ValueError("diversity needs at least two images of one caption; raise images_per_caption")
     return float(torch.stack(distances).mean())
-
-
-def precision_recall(features: Tensor, reference: Tensor, neighbours: int) -> tuple[float, float]:
-    """Improved precision and recall (Kynkaanniemi et al., 2019, eq. 1-3) with k nearest neighbours.
-
-    Precision: share of ``features`` inside the reference manifold; recall: share of ``reference`` inside the other.
-    Raises ValueError when a set has no k-th neighbour.
-    """
-    if min(len(features), len(reference)) <= neighbours:
-        raise ValueError(f"precision and recall with {neighbours} neighbours need more than {neighbours} images")
-    return _covered(features, reference, neighbours), _covered(reference, features, neighbours)
-
-
-def _covered(points: Tensor, manifold: Tensor, neighbours: int) -> float:
-    """Share of points within the k-th neighbour radius of any manifold point."""
-    radii = torch.cdist(manifold, manifold).kthvalue(neighbours + 1, dim=1).values
-    return float((torch.cdist(points, manifold) <= radii).any(1).float().mean())

@@ -21,7 +21,7 @@ from onex_distill.evaluation.scorers.dinov2 import Dinov2Params
 from onex_distill.evaluation.scorers.inception import InceptionParams
 from onex_distill.evaluation.scorers.lpips import LpipsParams
 from onex_distill.evaluation.scorers.states import convert_pickle
-from onex_distill.evaluation.scorers.weights import Source
+from onex_distill.evaluation.scorers.weights import File, Source
 from photographs import photographs
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ class TinyInception(nn.Module):
 def inception(tmp_path):
     path = tmp_path / "inception-2015-12-05.pt"
     torch.jit.script(seeded(TinyInception(), 0)).save(path)
-    return Source(hub="local", location=str(tmp_path), files={path.name: sha256_of(path)})
+    return Source(hub="local", location=str(tmp_path), files=(File(name=path.name, sha256=sha256_of(path)),))
 
 
 def test_inception_is_clean_fids(tmp_path, inception):

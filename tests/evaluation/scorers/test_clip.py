@@ -162,7 +162,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 
 def test_what_is_absent_is_missing_with_the_file_and_the_way_to_get_it(tmp_path):
     architecture = write_architecture(tmp_path / "config", clip_config())
-    weights = {"hub": "huggingface", "location": "a/b", "revision": "1234", "files": {"model.safetensors": ""}}
+    weights = {"hub": "huggingface", "location": "a/b", "revision": "1234", "files": [{"name": "model.safetensors"}]}
     missing = _network(tmp_path, tmp_path, weights=weights, architecture=architecture)
     assert isinstance(missing, MissingScorer)
     assert "huggingface/a--b/1234/model.safetensors is missing" in missing.reason

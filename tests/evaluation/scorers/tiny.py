@@ -11,14 +11,14 @@ from open_clip.model import CLIP as OpenClip
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
-from onex_distill.evaluation.scorers.weights import Source
+from onex_distill.evaluation.scorers.weights import File, Source
 
 WIDTH, LAYERS = 64, 2
 
 
 def local(folder: Path, *names: str) -> Source:
     """Files of a folder."""
-    return Source(hub="local", location=str(folder), files=dict.fromkeys(names, ""))
+    return Source(hub="local", location=str(folder), files=tuple(File(name=name) for name in names))
 
 
 def seeded(module: torch.nn.Module, seed: int) -> torch.nn.Module:

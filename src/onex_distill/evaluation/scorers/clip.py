@@ -53,13 +53,13 @@ class ClipParams(NetworkParams):
 
     def open(self, folders: Mapping[str, Path], device: torch.device) -> "Clip":
         """The model, its tokenizer and, where its file is there, the aesthetic head."""
-        path = folders["weights"] / next(iter(self.weights.files))
+        path = folders["weights"] / self.weights.files[0].name
         config = CLIPConfig.from_dict(json.loads((folders["architecture"] / "config.json").read_text()))
         model = build(CLIPModel, config, transformers_clip(read_state(path)), path).to(device)
         tokenizer = CLIPTokenizer.from_pretrained(folders["architecture"], local_files_only=True)
         head = None
         if self.aesthetic and "aesthetic" in folders:
-            head = aesthetic_map(read_state(folders["aesthetic"] / next(iter(self.aesthetic.files))))
+            head = aesthetic_map(read_state(folders["aesthetic"] / self.aesthetic.files[0].name))
         return Clip(self, model, tokenizer, head)
 
 

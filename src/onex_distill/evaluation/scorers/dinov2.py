@@ -39,7 +39,7 @@ class Dinov2Params(NetworkParams):
     def open(self, folders: Mapping[str, Path], device: torch.device) -> "Dinov2":
         """The network."""
         folder = folders["weights"]
-        path = folder / next(name for name in self.weights.files if name.endswith(".safetensors"))
+        path = folder / next(file.name for file in self.weights.files if file.name.endswith(".safetensors"))
         config = Dinov2Config.from_dict(json.loads((folder / "config.json").read_text()))
         return Dinov2(build(Dinov2Model, config, read_state(path), path).to(device))
 

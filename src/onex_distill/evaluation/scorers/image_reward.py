@@ -40,7 +40,7 @@ class ImageRewardParams(NetworkParams):
 
     def open(self, folders: Mapping[str, Path], device: torch.device) -> "ImageReward":
         """The model in the architecture that its tensors' shapes give."""
-        path = folders["weights"] / next(iter(self.weights.files))
+        path = folders["weights"] / self.weights.files[0].name
         state = read_state(path)
         absent = [name for name in REWARD_LAYERS if f"{name}.weight" not in state]
         if absent:

@@ -37,7 +37,7 @@ class InceptionParams(NetworkParams):
 
     def open(self, folders: Mapping[str, Path], device: torch.device) -> "Inception":
         """The network. Raises ValueError when no SHA-256 is given: the file can execute code."""
-        name, digest = next(iter(self.weights.files.items()))
+        name, digest = self.weights.files[0].name, self.weights.files[0].sha256
         if len(digest) != SHA256_DIGITS:
             raise ValueError(
                 f"{self.name} has no whole SHA-256 for {name}, which may be run only when it is known; give it"

@@ -46,7 +46,7 @@ class LpipsParams(NetworkParams):
 
     def open(self, folders: Mapping[str, Path], device: torch.device) -> "Lpips":
         """The network. Raises ValueError for the weights of another one."""
-        path = folders["backbone"] / next(iter(self.backbone.files))
+        path = folders["backbone"] / self.backbone.files[0].name
         layers = (alexnet if self.net == "alex" else vgg16)(weights=None).features
         state = {name.removeprefix("features."): value for name, value in read_state(path).items()}
         try:
@@ -55,7 +55,7 @@ class LpipsParams(NetworkParams):
             raise ValueError(
                 f"{path} does not hold the weights of {self.net}; correct the scorer's backbone"
             ) from error
-        heads_path = folders["heads"] / next(iter(self.heads.files))
+        heads_path = folders["heads"] / self.heads.files[0].name
         learned = read_state(heads_path)
         names = [f"lin{index}.model.1.weight" for index in range(len(STAGES[self.net]))]
         if any(name not in learned for name in names):

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from pydantic import Field, model_validator
 
-from onex_distill.parameters import Params, unknown_name
+from onex_distill.parameters import Params
 from onex_distill.storage.files import complete, write_text
 
 CHECKSUMS = "sha256.json"
@@ -26,21 +26,33 @@ class MissingScorer:
     reason: str
 
 
+class File(Params):
+    """A file and its SHA-256, or an empty string when that is unknown.
+
+    An unknown one is written beside the file at the first download, and verified from then on. The first digits are
+    enough. A file that is published as a pickle is fetched as ``pickle`` and converted.
+    """
+
+    name: str
+    sha256: str = ""
+    pickle: str = ""
+    pickle_sha256: str = ""
+
+    def download(self) -> tuple[str, str]:
+        """The name of what is fetched, and its SHA-256."""
+        return (self.pickle, self.pickle_sha256) if self.pickle else (self.name, self.sha256)
+
+
 class Source(Params):
     """Files of a local folder, of a model on a hub at a pinned revision, or below an address.
 
-    ``files`` maps the name of each file to its SHA-256, or to an empty string when that is unknown: then the value of
-    the first download is written beside the file and verified from then on. The first digits are enough for files whose
-    names hold them. ``pickles`` maps files that are published as pickles to the name and the SHA-256 of the pickle:
-    the pickle is fetched, and converted to the file of ``files``. Raises ValueError for a hub without a revision, and
-    for an address without a SHA-256.
+    Raises ValueError for a hub without a revision, and for an address without a SHA-256.
     """
 
     hub: Literal["local", "huggingface", "modelscope", "url"]
     location: str
     revision: str = ""
-    files: dict[str, str]
-    pickles: dict[str, tuple[str, str]] = Field(default_factory=dict)
+    files: tuple[File, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _pinned(self) -> "Source":
@@ -48,17 +60,10 @@ class Source(Params):
             raise ValueError(
                 f"{self.location} of {self.hub} has no revision; pin one, so that its numbers can be repeated"
             )
-        unpinned = [name for name, digest in self.downloads().items() if not digest]
-        if self.hub == "url" and unpinned:
-            raise ValueError(f"{self.location}/{unpinned[0]} has no SHA-256; an address has no revision, so give it")
-        unknown = sorted(set(self.pickles) - set(self.files))
-        if unknown:
-            raise ValueError(unknown_name("file of pickles", unknown[0], self.files))
+        for name, digest in (file.download() for file in self.files):
+            if self.hub == "url" and not digest:
+                raise ValueError(f"{self.location}/{name} has no SHA-256; an address has no revision, so give it")
         return self
-
-    def downloads(self) -> dict[str, str]:
-        """The names of the files to fetch and their SHA-256: pickles in place of what they are converted to."""
-        return dict(self.pickles.get(name, (name, digest)) for name, digest in self.files.items())
 
     def folder(self, root: Path) -> Path:
         """Where the files are, or would be after a download below ``root``."""
@@ -73,12 +78,12 @@ def find(source: Source, root: Path) -> Path | str:
     Raises ValueError for a file whose SHA-256 differs.
     """
     folder = source.folder(root)
-    for name in source.files:
-        if not (folder / name).is_file():
-            return _absent(source, name, folder)
+    for file in source.files:
+        if not (folder / file.name).is_file():
+            return _absent(source, file, folder)
     written = _written(folder)
-    for name, expected in source.files.items():
-        verify(folder / name, expected or written.get(name, ""))
+    for file in source.files:
+        verify(folder / file.name, file.sha256 or written.get(file.name, ""))
     return folder
 
 
@@ -90,22 +95,22 @@ def verify(path: Path, expected: str) -> None:
         )
 
 
-def _absent(source: Source, name: str, folder: Path) -> str:
-    pickle = source.pickles.get(name, ("", ""))[0]
-    if pickle and (folder / pickle).is_file():
-        return f"{folder / name} is missing; `kedro run --pipeline=convert_scorers` makes it from {pickle}"
+def _absent(source: Source, file: File, folder: Path) -> str:
+    fetched = file.download()[0]
+    if file.pickle and (folder / file.pickle).is_file():
+        return f"{folder / file.name} is missing; `kedro run --pipeline=convert_scorers` makes it from {file.pickle}"
     if source.hub == "local":
-        return f"{folder / (pickle or name)} is missing; put it there or correct the scorer's location"
+        return f"{folder / fetched} is missing; put it there or correct the scorer's location"
     return (
-        f"{folder / (pickle or name)} is missing; `kedro run --pipeline=fetch_scorers` downloads it from "
-        f"{source.location} ({source.hub}{', revision ' * bool(source.revision)}{source.revision}), or copy it there"
+        f"{folder / fetched} is missing; `kedro run --pipeline=fetch_scorers` downloads it from {source.location} "
+        f"({source.hub}{', revision ' * bool(source.revision)}{source.revision}), or copy it there"
     )
 
 
 def fingerprint(source: Source, root: Path) -> dict[str, str]:
     """Where a source comes from and the SHA-256 over those of its files."""
     folder = source.folder(root)
-    digests = {name: sha256(folder / name) for name in source.files}
+    digests = {file.name: sha256(folder / file.name) for file in source.files}
     return {
         "location": source.location,
         "revision": source.revision,
@@ -119,9 +124,9 @@ def fetch(source: Source, root: Path) -> str:
     Nothing half written stays under the final name. Raises ValueError for a file whose SHA-256 differs.
     """
     folder = source.folder(root)
-    for name, expected in source.downloads().items():
-        made = [target for target, (pickle, _) in source.pickles.items() if pickle == name]
-        if source.hub == "local" or any((folder / target).is_file() for target in [name, *made]):
+    for file in source.files:
+        name, expected = file.download()
+        if source.hub == "local" or (folder / file.name).is_file() or (folder / name).is_file():
             continue
         try:
             _download(source, name, folder)

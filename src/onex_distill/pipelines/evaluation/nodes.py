@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from onex_distill.evaluation.params import EvaluationParams
-from onex_distill.metrics.distances import diversity, frechet_distance, precision_recall
+from onex_distill.metrics.distances import diversity, frechet_distance
+from onex_distill.metrics.manifolds import precision_recall
 from onex_distill.shapes import attributes
 from onex_distill.shapes.captions import named_attributes, unreadable_captions
 from onex_distill.shapes.features import extract_features
