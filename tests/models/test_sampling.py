@@ -25,6 +25,7 @@ class LinearAutoencoder:
     """Latents are half the pixel values in [-1, 1], plus two."""
 
     config = SimpleNamespace(scaling_factor=4.0, shift_factor=2.0)
+    dtype = torch.float32
 
     def encode(self, images: Tensor) -> Tensor:
         return (images * 2 - 1) / 2 + 2
@@ -89,9 +90,9 @@ def test_decoding_undoes_scale_and_shift():
     torch.testing.assert_close(decode_latents(autoencoder, latents), images)
 
 
-def test_decoded_images_are_clamped_and_differentiable():
+def test_decoded_images_are_not_clamped_and_differentiable_everywhere():
     latents = torch.tensor([[[[-100.0, 0.0, 100.0]]]], requires_grad=True)
     images = decode_latents(LinearAutoencoder(), latents)
-    assert images.flatten().tolist() == [0.0, 0.5, 1.0]
+    assert images[..., 0].item() < 0 < images[..., 1].item() < 1 < images[..., 2].item()
     images.sum().backward()
-    assert latents.grad.flatten()[1] > 0
+    assert (latents.grad > 0).all()

@@ -103,4 +103,4 @@ class DecodingJob(Job):
 
 def _pixels(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
     """Latents to uint8 images, (B, 3, H, W)."""
-    return (decode_latents(autoencoder, latents) * 255).round().to(torch.uint8)
+    return (decode_latents(autoencoder, latents).clamp(0, 1) * 255).round().to(torch.uint8)

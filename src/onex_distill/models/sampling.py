@@ -1,6 +1,6 @@
 """Euler sampling of latents, with or without guidance, and decoding to images.
 
-Shapes: B batch; latents (B, C, H, W); images RGB in [0, 1], (B, 3, H*f, W*f).
+Shapes: B batch; latents (B, C, H, W); images RGB, nominally in [0, 1], (B, 3, H*f, W*f).
 """
 
 from collections.abc import Callable
@@ -57,7 +57,10 @@ def sample_latents(
 
 
 def decode_latents(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Scaled latents to images in [0, 1], clamped; gradients flow to the latents."""
+    """Scaled latents to images, nominally in [0, 1] and not clamped; gradients flow to the latents.
+
+    The autoencoder computes in the precision of its weights; images come in that of the latents.
+    """
     unscaled = latents / autoencoder.config.scaling_factor + autoencoder.config.shift_factor
-    images: Tensor = autoencoder.decode(unscaled, return_dict=False)[0]
-    return (images / 2 + 0.5).clamp(0, 1)
+    images: Tensor = autoencoder.decode(unscaled.to(autoencoder.dtype), return_dict=False)[0]
+    return images.to(latents.dtype) / 2 + 0.5

@@ -72,7 +72,7 @@ def _sample(
     batches = []
     for rows in torch.arange(len(texts)).split(batch_size):
         latents = sample_latents(teacher.transformer, noise[rows], sigmas, prompts[rows], guidance)
-        batches.append(decode_latents(teacher.vae, latents))
+        batches.append(decode_latents(teacher.vae, latents).clamp(0, 1))
     return torch.cat(batches)
 
 

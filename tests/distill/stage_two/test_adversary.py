@@ -113,7 +113,13 @@ def timm_weights(tmp_path) -> Path:
 
 
 def test_a_run_stands_on_the_named_backbone(jobs, tmp_path, timm_weights, inputs):
-    backbone = {"kind": "timm", "name": "test_convnext", "weights": str(timm_weights)}
+    backbone = {
+        "kind": "timm",
+        "name": "test_convnext",
+        "weights": str(timm_weights),
+        "size": None,
+        "levels": [0, 1, 2],
+    }
     job = jobs("stage_two", tmp_path / "run", backbone=backbone)
     assert isinstance(build_judges(inputs.recogniser, job.params, CPU).backbone, TimmBackbone)
     assert (launch(job) / "student").is_dir()

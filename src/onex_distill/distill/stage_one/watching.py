@@ -103,7 +103,7 @@ class SampleGrid:
     @torch.no_grad()
     def draw(self, latents: Tensor) -> Tensor:
         """One image of the grid, RGB in [0, 1], (3, H, W), a row a prompt; latents are decoded one by one."""
-        images = torch.cat([decode_latents(self.autoencoder, latent[None]) for latent in latents])
+        images = torch.cat([decode_latents(self.autoencoder, latent[None]) for latent in latents]).clamp(0, 1)
         return make_grid(images.nan_to_num(), nrow=self.params.images)
 
     def write(self, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """What the discriminator and the generator lose to each other: named losses, and terms of no weight left out.
 
-Shapes: B batch; images RGB in [0, 1], (B, 3, H, W).
+Shapes: B batch; images RGB, nominally in [0, 1] and never clamped, (B, 3, H, W).
 """
 
 from collections.abc import Callable

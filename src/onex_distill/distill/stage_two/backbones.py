@@ -1,10 +1,12 @@
 """Frozen image backbones of the discriminator by name: ShapesWorld's recogniser, or any network of timm.
 
-The paper's CLIP ConvNeXt-XXLarge is ``convnext_xxlarge.clip_laion2b_soup``.
+The paper's CLIP ConvNeXt-XXLarge is ``convnext_xxlarge.clip_laion2b_soup``: three of its levels, and CLIP's image
+embedding, which is what timm's classifier holds for a CLIP model.
 
-Shapes: B batch; images RGB in [0, 1], (B, 3, H, W).
+Shapes: B batch; images RGB, nominally in [0, 1], (B, 3, H, W).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +14,7 @@ import timm
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -30,64 +32,74 @@ class RecogniserParams(Params):
 
 
 class TimmParams(Params):
-    """A timm model with its weights: a safetensors file, or none for the hub cache."""
+    """A timm model, and how it looks at images.
+
+    ``weights`` is a safetensors file, of timm's or of open_clip's layout, or none for the hub cache. ``size`` is the
+    edge in pixels that images are resized to; none shows them as they are. ``levels`` are the feature levels that heads
+    see, by their number in the network, finest first.
+    """
 
     kind: Literal["timm"]
     name: str
     weights: Path | None
+    size: PositiveInt | None
+    levels: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]
 
 
 BackboneParams = Annotated[RecogniserParams | TimmParams, Field(discriminator="kind")]
 
 
 class TimmBackbone(nn.Module):
-    """The feature levels of a timm network, which sees images resized and normalised as in its own training."""
+    """Feature levels of a timm network and what its head makes of the last: CLIP's image embedding for a CLIP model."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Any) -> None:
-        """``network`` is what ``timm.create_model`` makes with ``features_only``; timm has no common type for it."""
+    def __init__(self, network: Any, levels: Sequence[int], size: int | None) -> None:
+        """``network`` is what ``timm.create_model`` makes with its classifier; timm has no common type for it.
+
+        Raises ValueError for a level that the network does not have, and for one that takes images of one size alone.
+        """
         super().__init__()
         config = timm.data.resolve_model_data_config(network)
-        self.network = network
-        self.size = tuple(config["input_size"][1:])
-        self.level_channels = tuple(network.feature_info.channels())
-        self.feature_width = self.level_channels[-1]
+        channels = [info["num_chs"] for info in network.feature_info]
+        _check_levels(network, levels, len(channels))
+        _check_size(network, size, config["input_size"][-1])
+        self.network, self.size, self.indices = network, size, list(levels)
+        self.level_channels = tuple(channels[level] for level in levels)
+        self.feature_width = int(network.num_classes)
         self.register_buffer("mean", torch.tensor(config["mean"])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(config["std"])[:, None, None], persistent=False)
 
     def levels_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Feature maps (B, C_i, H_i, W_i), coarsest last, and the spatial mean of the last, (B, C_last)."""
-        if images.shape[-2:] != self.size:
-            images = nn.functional.interpolate(images, self.size, mode="bicubic", antialias=True)
-        levels: list[Tensor] = self.network((images - self.mean) / self.std)
-        return levels, levels[-1].mean((2, 3))
+        """Feature maps (B, C_i, H_i, W_i), coarsest last, and the output of the network's head, (B, feature_width)."""
+        if self.size is not None and images.shape[-2:] != (self.size, self.size):
+            images = nn.functional.interpolate(images, (self.size, self.size), mode="bicubic", antialias=True)
+        last, levels = self.network.forward_intermediates((images - self.mean) / self.std, indices=self.indices)
+        features: Tensor = self.network.forward_head(last)
+        return levels, features
 
 
-def load_timm_backbone(name: str, weights: Path | None) -> TimmBackbone:
+def load_timm_backbone(params: TimmParams) -> TimmBackbone:
     """The named timm model with pretrained weights, from a safetensors file or else from the hub cache.
 
     Nothing is downloaded and no pickle is read. Raises ValueError with one line for an unknown name and for weights
     that are missing, unreadable or another model's.
     """
-    path = _find_weights(name, weights)
+    path = _find_weights(params.name, params.weights)
     try:
-        state = load_file(path)
-        overlay = {"state_dict": _without_classifier(name, state), "num_classes": 0}
-        network = timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, features_only=True
-        )
+        overlay = {"state_dict": load_file(path)}
+        network = timm.create_model(params.name, pretrained=True, pretrained_cfg_overlay=overlay)
     except (SafetensorError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"weights {path} are not those of the timm model {name!r}: {reason}") from error
-    return TimmBackbone(network)
+        raise ValueError(f"weights {path} are not those of the timm model {params.name!r}: {reason}") from error
+    return TimmBackbone(network, params.levels, params.size)
 
 
 def load_backbone(params: BackboneParams, recogniser: ModelFolder) -> nn.Module:
     """The backbone that the parameters name. Raises ValueError as ``load_timm_backbone`` does."""
     if isinstance(params, TimmParams):
-        return load_timm_backbone(params.name, params.weights)
+        return load_timm_backbone(params)
     network: nn.Module = recogniser.load()
     return network
 
@@ -107,7 +119,7 @@ def backbone_parameters(params: BackboneParams) -> int:
         return 0
     _check_name(params.name)
     with torch.device("meta"):
-        network = timm.create_model(params.name, num_classes=0, features_only=True)
+        network = timm.create_model(params.name)
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -139,8 +151,17 @@ def _cached_weights(name: str) -> Path:
         ) from error
 
 
-def _without_classifier(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights without the classifier, which feature levels do not have; the rest is loaded strictly."""
-    classifier = timm.get_pretrained_cfg(name).classifier or ()
-    heads = (classifier,) if isinstance(classifier, str) else classifier
-    return {key: tensor for key, tensor in state.items() if not key.startswith(tuple(f"{head}." for head in heads))}
+def _check_levels(network: Any, levels: Sequence[int], count: int) -> None:
+    if list(levels) != sorted(set(levels)) or max(levels) >= count:
+        raise ValueError(
+            f"levels {list(levels)} of the backbone {network.pretrained_cfg['architecture']!r} must be ascending "
+            f"numbers from 0 to {count - 1}"
+        )
+
+
+def _check_size(network: Any, size: int | None, own: int) -> None:
+    if network.pretrained_cfg.get("fixed_input_size") and size != own:
+        raise ValueError(
+            f"the backbone {network.pretrained_cfg['architecture']!r} takes images of {own} pixels alone, not size "
+            f"{size}; set its size to {own}"
+        )

@@ -1,6 +1,6 @@
 """A pixel-space discriminator: light trainable heads on the frozen features of an image network.
 
-Shapes: B batch; images RGB in [0, 1], (B, 3, H, W); logits (B, M_i), one tensor a level.
+Shapes: B batch; images RGB, nominally in [0, 1], (B, 3, H, W); logits (B, M_i), a tensor per level.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized
 
 
 class FeatureNetwork(Protocol):
@@ -42,7 +43,11 @@ class BlurPool(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """One convolutional head a feature level and one linear head on the pooled feature."""
+    """A convolutional head per feature level and a linear head on the pooled feature.
+
+    Forwards leave the spectral norms' estimates as they are: ``refine_norms`` improves them once per update, so that it
+    makes no difference in how many parts an update is computed.
+    """
 
     def __init__(self, backbone: FeatureNetwork, hidden: int) -> None:
         """``backbone`` is frozen already; it is no part of this module's state."""
@@ -54,6 +59,16 @@ class Discriminator(nn.Module):
             nn.LeakyReLU(0.2),
             spectral_norm(nn.Linear(hidden, 1)),
         )
+        self.eval()
+
+    def refine_norms(self) -> None:
+        """One power iteration for the norm of every layer."""
+        for layer in self.modules():
+            if is_parametrized(layer):
+                layer.train()
+                with torch.no_grad():
+                    _ = layer.weight
+                layer.eval()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Logits of every level, high for images that look real."""

@@ -2,7 +2,7 @@
 
 Noise -> every step but the last without gradient -> the last step with gradient -> x0 -> decoder -> discriminator.
 
-Shapes: B batch, K steps; latents (B, C, H, W); images RGB in [0, 1], (B, 3, H*f, W*f).
+Shapes: B batch, K steps; latents (B, C, H, W); images RGB, nominally in [0, 1], (B, 3, H*f, W*f).
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -136,6 +136,7 @@ class AdversarialTrainer:
         """One step of the heads: reference images against the student's. Returns mean losses and gradient norms."""
         if self.judges.discriminator is None or self.discriminator_stepper is None:
             raise RuntimeError("there is no discriminator to train")
+        self.judges.discriminator.refine_norms()
         with torch.no_grad():
             fake = self._decode(self.path.sample(batch.noise, batch.prompts))
         real = self.references.images(batch)
