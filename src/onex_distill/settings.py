@@ -1,18 +1,28 @@
 """Kedro's project settings."""
 
 from onex_distill.catalog import OrderedCatalog
+from onex_distill.configuration import CheckedConfigLoader
 from onex_distill.hooks import (
     BuiltTeacherHook,
     FinishedRunsHook,
-    KnownParametersHook,
+    KnownNamesHook,
+    MissingInputsHook,
     PreflightHook,
     RunFoldersHook,
 )
 
-HOOKS = (KnownParametersHook(), BuiltTeacherHook(), PreflightHook(), RunFoldersHook(), FinishedRunsHook())
+HOOKS = (
+    KnownNamesHook(),
+    BuiltTeacherHook(),
+    MissingInputsHook(),
+    PreflightHook(),
+    RunFoldersHook(),
+    FinishedRunsHook(),
+)
 
 DATA_CATALOG_CLASS = OrderedCatalog
 
+CONFIG_LOADER_CLASS = CheckedConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",

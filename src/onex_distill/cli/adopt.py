@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from kedro.framework.cli.utils import _split_params, env_option
+from kedro.framework.cli.utils import env_option
 
 from onex_distill.cli.errors import OneLineErrors
 from onex_distill.cli.project import catalog_config
+from onex_distill.cli.run import split_params
 from onex_distill.parameters import unknown_name
 from onex_distill.storage.files import sync_tree
 from onex_distill.storage.versions import version_path, versions_of
@@ -27,7 +28,7 @@ LAST = "built_acceptance"  # of the datasets of one run of the teacher pipeline;
 @click.command(name="adopt-teacher", cls=OneLineErrors)
 @click.argument("version")
 @env_option
-@click.option("--params", default="", callback=_split_params, help="As of `kedro run`: data=FOLDER,raw=FOLDER.")
+@click.option("--params", default="", callback=split_params, help="As of `kedro run`: data=FOLDER,raw=FOLDER.")
 @click.option("--yes", is_flag=True, help="Replace; without it the command only says what it would do.")
 def adopt_teacher(version: str, env: str | None, params: dict[str, Any], yes: bool) -> None:
     """Replace the teacher and the readers that pipelines read by VERSION of `kedro run --pipelines=teacher`.

@@ -51,5 +51,6 @@ def readable(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     kept = [line for line in lines if line and not line.startswith("For further information")]
     text = re.sub(r"- Parameter '[^']*': Failed to instantiate \w+ for parameter ", "parameter ", " ".join(kept))
+    text = re.sub(r" full_key: (\S*)( object_type=\w+)?$", r" (in \1)", text)  # of OmegaConf
     text = re.sub(r"\d+ validation errors? for \w+ ?", "", text).removeprefix("Parameter validation failed: ")
     return re.sub(r" \[type=\w+, input_value=(.*?), input_type=\w+\]", r" (got \1)", text)

@@ -1,33 +1,68 @@
-"""Refuses parameters that nobody reads."""
+"""Refuses names that nobody reads: of parameters, on the command line or in conf, and of datasets to load."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.framework.project import pipelines
 
+from onex_distill.configuration import FOLDERS
+from onex_distill.hooks.registered import all_pipelines
 from onex_distill.parameters import unknown_name
 
-PATH_PARAMETERS = ("data", "raw")
+RUNNERS = ("ThreadRunner", "ParallelRunner")
 
 
-class KnownParametersHook:
-    """A mistyped ``--params`` name would be ignored without a word; this names it and the nearest known one."""
+class KnownNamesHook:
+    """A mistyped name would be ignored without a word; this names it and the nearest known one."""
+
+    def __init__(self) -> None:
+        self._parameters: Mapping[str, Any] = {}
+        self._conf = Path()
 
     @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Keep what the files and the command line say, before it becomes models."""
+        self._parameters = context.config_loader["parameters"]
+        self._conf = Path(context.config_loader.conf_source)
+
+    @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
-        """Raise ValueError for a runtime parameter that no pipeline takes."""
-        used = {name for pipeline in pipelines.values() for name in pipeline.inputs() if name.startswith("params:")}
-        known = [*PATH_PARAMETERS, *sorted(name.removeprefix("params:") for name in used)]
-        for path in _leaves(run_params["runtime_params"]):
+        """Raise ValueError for a parameter, a dataset to load or a runner that no pipeline takes."""
+        for runner in RUNNERS:
+            if runner in run_params["runner"]:
+                raise ValueError(
+                    f"{runner} cannot run these pipelines: a node uses all cores or GPUs by itself, and models are "
+                    "built in ways that threads disturb; leave --runner out, and set compute.processes for more ranks"
+                )
+        everything = all_pipelines().values()
+        used = {name for pipeline in everything for name in pipeline.inputs() if name.startswith("params:")}
+        known = [*FOLDERS, *sorted(name.removeprefix("params:") for name in used)]
+        typed = {**self._parameters, **run_params["runtime_params"]}
+        for path in _leaves(typed):
             if not any(path == name or path.startswith(f"{name}.") for name in known):
-                raise ValueError(unknown_name("parameter", path, known))
+                raise ValueError(unknown_name("parameter", path, known) + self._place(path))
+        datasets = {name for pipeline in everything for name in pipeline.datasets() if ":" not in name}
+        for name in run_params["load_versions"] or {}:
+            if name not in datasets:
+                raise ValueError(unknown_name("dataset in --load-versions", name, datasets))
+
+    def _place(self, path: str) -> str:
+        """The file that holds a parameter, if one does."""
+        for file in sorted(self._conf.glob("*/parameters*.yml")) if self._conf.is_dir() else ():
+            if path in set(_leaves(yaml.safe_load(file.read_text(encoding="utf-8")) or {})):
+                return f" (in {file})"
+        return ""
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted paths of all leaves of nested mappings."""
+    """Dotted paths of all leaves of nested mappings; names that begin with an underscore are only referred to."""
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if not prefix and str(key).startswith("_"):
+            continue
+        if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
