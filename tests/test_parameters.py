@@ -1,7 +1,7 @@
 import pytest
 from pydantic import PositiveInt, ValidationError
 
-from onex_distill.parameters import Params, unknown_name
+from onex_distill.parameters import Params, Seed, unknown_name
 
 
 class Inner(Params):
@@ -67,3 +67,13 @@ def test_a_suggestion_is_one_line_and_does_not_depend_on_the_order():
     assert forwards == unknown_name("method", "student", ["teacher", "students"])
     assert forwards == "unknown method 'student'; did you mean 'students'?"
     assert unknown_name("method", "qqq", ["b", "a"]) == "unknown method 'qqq'; known: a, b"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**62, 2**64])
+def test_a_seed_that_no_generator_takes_names_its_parameter(seed):
+    class Sampling(Params):
+        seed: Seed
+
+    assert Sampling(seed=2**62 - 1).seed == 2**62 - 1
+    with pytest.raises(ValidationError, match="seed\n"):
+        Sampling(seed=seed)

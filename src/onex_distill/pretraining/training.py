@@ -26,7 +26,7 @@ from onex_distill.flow.sigmas import shift_sigma
 from onex_distill.models.prompts import PromptBatch
 from onex_distill.models.text import encode_prompts
 from onex_distill.models.velocity import predict_velocity
-from onex_distill.parameters import Params
+from onex_distill.parameters import Params, Seed
 from onex_distill.pretraining.architecture import (
     ArchitectureParams,
     build_autoencoder,
@@ -47,7 +47,7 @@ from onex_distill.storage.tensor_table import TableFolder
 class PretrainingParams(Params):
     """What every pre-training run needs."""
 
-    seed: int
+    seed: Seed
     batch_size: PositiveInt
     loop: LoopParams
     optimizer: OptimizerParams

@@ -12,7 +12,7 @@ from onex_distill.engine.optimisation import OptimizerParams
 from onex_distill.flow.guidance import Axis
 from onex_distill.flow.sigma_sampling import PRESETS, Knots, MatchedLatent, SigmaRange
 from onex_distill.models.lora import LoraParams
-from onex_distill.parameters import Params
+from onex_distill.parameters import Params, Seed
 
 Preset = Literal["uniform", "c"]
 Curve = Preset | Knots
@@ -58,7 +58,7 @@ class StageOneParams(Params):
     on: the last, or the best by validation.
     """
 
-    seed: int
+    seed: Seed
     num_inference_steps: PositiveInt | tuple[PositiveInt, ...]
     batch_size: PositiveInt
     guidance: GuidanceParams

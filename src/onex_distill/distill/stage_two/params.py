@@ -9,6 +9,7 @@ from onex_distill.distill.stage_two.schedule import Schedule
 from onex_distill.engine.loop import LoopParams
 from onex_distill.engine.optimisation import OptimizerParams
 from onex_distill.models.lora import LoraParams
+from onex_distill.parameters import Seed
 
 
 class AdversarialParams(AdversaryParams):
@@ -18,7 +19,7 @@ class AdversarialParams(AdversaryParams):
     ``feature_weight`` hold the last step to what the starting weights make of the same latents without a cache.
     """
 
-    seed: int
+    seed: Seed
     num_inference_steps: PositiveInt
     batch_size: PositiveInt
     lora: LoraParams

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from onex_distill.distill.stage_one.params import GuidanceParams, ImportanceParams, Preset, StageOneParams
 from onex_distill.flow.guidance import Axis
-from onex_distill.parameters import Params
+from onex_distill.parameters import Params, Seed
 
 VARIED = ["alpha", "importance", "steps", "axis"]
 
@@ -38,7 +38,7 @@ class AblationParams(Params):
 
     training: StageOneParams
     variations: tuple[Variation, ...]
-    seeds: tuple[int, ...]
+    seeds: tuple[Seed, ...]
 
     @model_validator(mode="after")
     def _last_student(self) -> Self:

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from onex_distill.cache.plan import Bands
-from onex_distill.parameters import Params
+from onex_distill.parameters import Params, Seed
 
 
 class BandSearchParams(Params):
@@ -24,7 +24,7 @@ class BandSearchParams(Params):
     measured: PositiveInt
     fixed: Bands
     random: NonNegativeInt
-    seed: int
+    seed: Seed
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from onex_distill.cache.plan import Bands
 from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.stage_two.params import AdversarialParams
-from onex_distill.parameters import Params
+from onex_distill.parameters import Params, Seed
 
 
 class RecoveryParams(Params):
@@ -17,7 +17,7 @@ class RecoveryParams(Params):
     the student by the same adversarial rules without a cache. Without seeds there would be no spread: give two or more.
     """
 
-    seeds: Annotated[tuple[int, ...], Field(min_length=2)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=2)]
     alone: CotrainingParams
     cotraining: CotrainingParams
     uncached: AdversarialParams

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from onex_distill.cache.export import FractionalStableDiffusion3Pipeline
 from onex_distill.metrics.grids import image_grid
 from onex_distill.models.text import count_truncated
-from onex_distill.parameters import Params
+from onex_distill.parameters import Params, Seed
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.prompt_table import build_prompt_table
 
@@ -18,7 +18,7 @@ from onex_distill.storage.prompt_table import build_prompt_table
 class GenerationParams(Params):
     """Noise seed, images a caption, and captions a batch."""
 
-    seed: int
+    seed: Seed
     images_per_caption: PositiveInt
     batch_size: PositiveInt
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from onex_distill.parameters import Params
+from onex_distill.parameters import Params, Seed
 
 LONGEST_SEQUENCE = 512  # T5 tokens; what StableDiffusion3Pipeline accepts in a call
 
@@ -19,7 +19,7 @@ class TextParams(Params):
 class CaptionSetParams(Params):
     """How many captions of a split are sampled, how often each, and from which noise."""
 
-    seed: int
+    seed: Seed
     captions: PositiveInt
     images_per_caption: PositiveInt
 

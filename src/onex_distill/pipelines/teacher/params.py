@@ -2,13 +2,13 @@
 
 from pydantic import NonNegativeFloat, PositiveInt
 
-from onex_distill.parameters import Params
+from onex_distill.parameters import Params, Seed
 
 
 class TrainingImagesParams(Params):
     """How many rendered images the transformer learns from."""
 
-    seed: int
+    seed: Seed
     count: PositiveInt
     batch_size: PositiveInt
 
@@ -16,7 +16,7 @@ class TrainingImagesParams(Params):
 class AcceptanceParams(Params):
     """How the finished teacher is measured against the renderer."""
 
-    seed: int
+    seed: Seed
     images: PositiveInt
     batch_size: PositiveInt
     num_inference_steps: PositiveInt
