@@ -27,6 +27,14 @@ def write_csv(path):
     pd.DataFrame({"text": TEXTS}).to_csv(path, index=False)
 
 
+def write_tsv(path):
+    path.write_text("".join(f"{text}\tany\n" for text in ["Prompt", *TEXTS]), encoding="utf-8")
+
+
+def write_json(path):
+    path.write_text(json.dumps(TEXTS), encoding="utf-8")
+
+
 def write_jsonl(path):
     path.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in TEXTS), encoding="utf-8")
 
@@ -41,7 +49,7 @@ def refused(path, match):
     assert len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("write", [write_txt, write_csv, write_jsonl, write_parquet])
+@pytest.mark.parametrize("write", [write_txt, write_csv, write_tsv, write_json, write_jsonl, write_parquet])
 def test_every_format_gives_the_same_texts(tmp_path, write):
     path = tmp_path / f"captions.{write.__name__.removeprefix('write_')}"
     write(path)
@@ -85,11 +93,13 @@ def test_only_parquet_is_written(tmp_path, suffix):
 def test_an_unknown_format_names_the_known_ones(tmp_path):
     path = tmp_path / "captions.docx"
     path.write_text("a red circle")
-    refused(path, r"captions.docx is in an unknown format; captions are read from .txt, .csv, .parquet, .jsonl")
+    refused(
+        path, r"captions.docx is in an unknown format; captions are read from .txt, .csv, .tsv, .json, .jsonl, .parquet"
+    )
 
 
 def test_a_missing_file_is_named(tmp_path):
-    refused(tmp_path / "captions.txt", r"captions.txt does not exist; write it, or correct its path")
+    refused(tmp_path / "captions.txt", r"captions.txt does not exist; put the captions there, or correct their path")
     assert not dataset(tmp_path / "captions.txt").exists()
 
 
@@ -148,12 +158,11 @@ def test_duplicate_ids_are_refused_from_any_file(tmp_path, suffix):
         build_prompt_table(dataset(path).load())
 
 
-@pytest.mark.parametrize("text", ["true", '["a"]', '{"a": 1}'])
+@pytest.mark.parametrize("text", ["true", "42", '[["a"]]', '{"a": 1}'])
 def test_a_json_value_that_is_no_text_does_not_become_one(tmp_path, text):
     path = tmp_path / "captions.jsonl"
     path.write_text(f'{{"text": "a red circle"}}\n{{"text": {text}}}\n')
-    with pytest.raises(ValueError, match="caption 2 is no text"):
-        build_prompt_table(dataset(path).load())
+    refused(path, "captions.jsonl: line 2 is no text")
 
 
 def load_or_refuse(path):
@@ -174,12 +183,12 @@ def accept_or_refuse(path):
     assert list(table.columns) == ["id", "text", "split", "source_hash"]
     assert len(table) > 0
     assert table["id"].is_unique
-    assert all(isinstance(text, str) and any(letter.isalpha() for letter in text) for text in table["text"])
+    assert all(isinstance(text, str) and any(letter.isalnum() for letter in text) for text in table["text"])
     assert set(table["split"]) <= set(SPLITS)
 
 
 FILES = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-FORMATS = st.sampled_from(["txt", "csv", "jsonl", "parquet"])
+FORMATS = st.sampled_from(["txt", "csv", "tsv", "json", "jsonl", "parquet"])
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6), st.just("a red circle"))
 VALUES = st.one_of(SCALARS, st.lists(SCALARS, max_size=2), st.dictionaries(st.text(max_size=3), SCALARS, max_size=2))
 NAMES = st.sampled_from(["id", "text", "split", "other", ""])
@@ -194,7 +203,7 @@ def test_random_bytes_are_refused_in_one_line_or_make_a_table(tmp_path, suffix, 
 
 
 @FILES
-@given(write=st.sampled_from([write_txt, write_csv, write_jsonl, write_parquet]), how=DAMAGE)
+@given(write=st.sampled_from([write_txt, write_csv, write_tsv, write_json, write_jsonl, write_parquet]), how=DAMAGE)
 def test_a_damaged_file_is_refused_in_one_line_or_makes_a_table(tmp_path, write, how):
     path = tmp_path / f"captions.{write.__name__.removeprefix('write_')}"
     write(path)

@@ -83,26 +83,26 @@ def test_an_empty_table_is_refused():
         build_prompt_table(captions())
 
 
-@pytest.mark.parametrize("text", ["", "   ", "12 34", "...!?", "___", "🙂", None])
+@pytest.mark.parametrize("text", ["", "   ", "...!?", "___", "🙂", None])
 def test_a_caption_without_letters_is_refused_with_its_place(text):
-    with pytest.raises(ValueError, match="caption 2 has no letters") as error:
+    with pytest.raises(ValueError, match="caption 2 (is empty|has no letter or digit)") as error:
         build_prompt_table(captions("a red circle", text, "a blue square"))
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["红色的圆", "دائرة حمراء", "赤い丸", "é", "ñ", "7 ö"])
+@pytest.mark.parametrize("text", ["红色的圆", "دائرة حمراء", "赤い丸", "é", "ñ", "7 ö", "42", "0", "٤٢"])
 def test_letters_of_any_script_are_letters(text):
     assert build_prompt_table(captions(text))["text"].tolist() == [text]
 
 
 @settings(deadline=None, max_examples=100)
 @given(text=WORDS)
-def test_a_caption_passes_exactly_when_it_has_a_letter(text):
+def test_a_caption_passes_exactly_when_it_has_a_letter_or_digit(text):
     assume("\x00" not in text)
-    if any(letter.isalpha() for letter in text):
+    if any(sign.isalnum() for sign in text):
         assert build_prompt_table(captions(text))["text"].tolist() == [text.strip()]
-    elif not any(sign.isnumeric() for sign in text):
-        with pytest.raises(ValueError, match="has no letters"):
+    else:
+        with pytest.raises(ValueError, match=r"is empty|has no letter or digit"):
             build_prompt_table(captions(text))
 
 
@@ -119,7 +119,7 @@ def test_every_caption_needs_an_id_once_there_are_ids(missing):
 
 @pytest.mark.parametrize("text", [True, 1e20, float("inf"), ["a"], {"a": 1}, b"a", np.array(["a", "b"])])
 def test_a_caption_that_is_no_text_is_refused_with_its_place(text):
-    with pytest.raises(ValueError, match=r"caption 2 is no text: .*; put it in quotes") as error:
+    with pytest.raises(ValueError, match=r"caption 2 is no text \(.*\); remove or correct them") as error:
         build_prompt_table(captions("a red circle", text, "a blue square"))
     assert len(str(error.value).splitlines()) == 1
 

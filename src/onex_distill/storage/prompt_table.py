@@ -11,6 +11,7 @@ import pandas as pd
 
 SPLITS = ("train", "reference", "heldout")
 CHUNK = 1 << 18  # rows
+SHOWN = 5  # bad captions named in one message
 _SPLIT_OF_BUCKET = ("heldout", "reference") + ("train",) * 6
 
 
@@ -64,17 +65,26 @@ def _by_chunk(function: Callable[[pd.Series], pd.Series], column: pd.Series) -> 
     return pd.concat([function(column.iloc[start : start + CHUNK]) for start in range(0, len(column), CHUNK)])
 
 
+def fault_of(text: object) -> str | None:
+    """Why a caption cannot be used; None for text with a letter or digit of any script."""
+    if text is None or (isinstance(text, float) and np.isnan(text)):
+        return "is empty"
+    if not isinstance(text, str):
+        return f"is no text ({str(text)[:40]!r})"
+    if not text.strip():
+        return "is empty"
+    return None if any(sign.isalnum() for sign in text) else f"has no letter or digit ({text.strip()[:40]!r})"
+
+
 def _texts(column: pd.Series) -> pd.Series:
-    """Captions without the space around them. Raises ValueError for one that is no text or has no letter."""
-    known = column.notna()
-    other = column[known & ~column.map(lambda text: isinstance(text, str)).astype(bool)]
-    if not other.empty:
-        raise ValueError(f"caption {other.index[0] + 1} is no text: {str(other.iloc[0])!r}; put it in quotes")
-    texts = column.astype(object).where(known, "").astype(str).str.strip()
-    wrong = texts[~texts.map(lambda text: any(letter.isalpha() for letter in text)).astype(bool)]
-    if not wrong.empty:
-        raise ValueError(f"caption {wrong.index[0] + 1} has no letters: {wrong.iloc[0]!r}; remove or correct it")
-    return texts
+    """Captions without the space around them. Raises ValueError that names the first ones that cannot be used."""
+    faults = [(place, fault) for place, fault in enumerate(map(fault_of, column), 1 + int(column.index[0])) if fault]
+    wrong = [f"caption {place} {fault}" for place, fault in faults]
+    if wrong:
+        named = ", ".join(wrong[:SHOWN])
+        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise ValueError(f"{named}{more}; remove or correct them")
+    return column.astype(str).str.strip()
 
 
 def _require_ids(ids: pd.Series) -> None:
