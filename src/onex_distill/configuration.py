@@ -10,6 +10,7 @@ from kedro.config import OmegaConfigLoader
 from onex_distill.parameters import unknown_name
 
 FOLDERS = ("data", "raw")  # runtime parameters that are folders
+PATHS = (*FOLDERS, "generation_captions")  # all that the catalog takes from the command line
 WILDCARDS = "*?[]"
 
 

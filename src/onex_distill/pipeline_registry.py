@@ -31,6 +31,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "baselines": baselines.create_pipeline(),
         "ablation": ablation.create_pipeline(),
         "generate": generate.create_pipeline(),
+        "generate_dial": generate.create_dial_pipeline(),
         "reuse": reuse.create_pipeline(),
         "pareto": pareto.create_pipeline(),
         "recovery": recovery.create_pipeline(),

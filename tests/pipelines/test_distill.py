@@ -84,12 +84,15 @@ def test_baselines_add_their_rows(distilled, run_pipeline, tmp_path):
     assert table.loc["sfd_4", "nfe"] == 4
 
 
-def test_generate_writes_images_and_a_contact_sheet(distilled, run_pipeline):
-    run_pipeline("generate", {"data": str(distilled)})
-    assert len(list((distilled / "07_model_output/generated").glob("*.png"))) == 12
-    assert (distilled / "08_reporting/contact_sheet.png").is_file()
-    with pytest.raises(StopIteration):
-        next((distilled / "08_reporting").glob("contact_sheet.png/*"))
+def test_generate_writes_a_folder_per_run(distilled, run_pipeline):
+    for _ in range(2):
+        run_pipeline("generate", {"data": str(distilled)})
+    folders = sorted((distilled / "07_model_output/generated").glob("*/generated"))
+    assert len(folders) == 2
+    contents = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders]
+    assert contents[0] == contents[1]
+    assert len([name for name in contents[0] if name.endswith(".png")]) == 12
+    assert len(list((distilled / "08_reporting/contact_sheet.png").glob("*/contact_sheet.png"))) == 2
 
 
 def test_the_exported_student_names_no_path_of_this_machine(distilled):

@@ -4,6 +4,7 @@ import click
 
 from onex_distill.cli.adopt import adopt_teacher
 from onex_distill.cli.errors import readable
+from onex_distill.cli.generate import generate
 from onex_distill.cli.run import run
 
 __all__ = ["cli", "readable"]
@@ -16,3 +17,4 @@ def cli() -> None:
 
 cli.add_command(run)
 cli.add_command(adopt_teacher)
+cli.add_command(generate)

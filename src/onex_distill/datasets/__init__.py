@@ -1,6 +1,7 @@
 """Kedro datasets for what the project stores: captions, folders of models, tables of tensors, images."""
 
 from onex_distill.datasets.captions import CaptionsDataset
+from onex_distill.datasets.generated import GeneratedImagesDataset
 from onex_distill.datasets.handles import HandlesDataset
 from onex_distill.datasets.images import PreviewedImageDataset
 from onex_distill.datasets.models import ModelFolderDataset, TeacherDataset
@@ -9,6 +10,7 @@ from onex_distill.datasets.tables import TensorTableDataset
 
 __all__ = [
     "CaptionsDataset",
+    "GeneratedImagesDataset",
     "HandlesDataset",
     "ModelFolderDataset",
     "PreviewedImageDataset",

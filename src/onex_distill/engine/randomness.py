@@ -10,11 +10,15 @@ from contextlib import contextmanager
 import torch
 
 
+def seed_of(seed: int, step: int, purpose: str, rank: int = 0) -> int:
+    """A seed below 2**63 for one purpose of one step of one rank."""
+    key = f"{seed}/{rank}/{step}/{purpose}".encode()
+    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
+
+
 def generator(seed: int, step: int, purpose: str, rank: int = 0) -> torch.Generator:
     """A fresh CPU generator for one purpose of one step of one rank."""
-    key = f"{seed}/{rank}/{step}/{purpose}".encode()
-    state = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
-    return torch.Generator().manual_seed(state)
+    return torch.Generator().manual_seed(seed_of(seed, step, purpose, rank))
 
 
 @contextmanager

@@ -9,19 +9,16 @@ from pathlib import Path
 
 import torch
 from diffusers import SD3Transformer2DModel
-from safetensors import safe_open
 from torch import Tensor
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from onex_distill.engine.ranks import Ranks, whole
-from onex_distill.storage.model_folder import ModelFolder, save_model
-
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+from onex_distill.storage.model_folder import ModelFolder, save_model, stored_dtype
 
 
 def load_transformer(folder: ModelFolder) -> SD3Transformer2DModel:
     """The transformer as it is stored, so that its memory-mapped pages stay shared until ``place`` copies them."""
-    return folder.load(dtype=_stored_dtype(folder.path))
+    return folder.load(dtype=stored_dtype(folder.path))
 
 
 def place(
@@ -75,11 +72,3 @@ def _precision(ranks: Ranks) -> MixedPrecisionPolicy:
 
 def _offload(ranks: Ranks) -> OffloadPolicy:
     return CPUOffloadPolicy() if ranks.compute.cpu_offload else OffloadPolicy()
-
-
-def _stored_dtype(folder: Path) -> torch.dtype:
-    path = next(iter(sorted(folder.glob("*.safetensors"))), None)
-    if path is None:
-        raise ValueError(f"{folder} holds no safetensors; convert the model, or copy the whole folder")
-    with safe_open(path, framework="pt") as file:
-        return DTYPES[file.get_slice(next(iter(file.keys()))).get_dtype()]

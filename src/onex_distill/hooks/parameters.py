@@ -8,7 +8,7 @@ import yaml
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 
-from onex_distill.configuration import FOLDERS
+from onex_distill.configuration import PATHS
 from onex_distill.hooks.registered import all_pipelines
 from onex_distill.parameters import unknown_name
 
@@ -39,7 +39,7 @@ class KnownNamesHook:
                 )
         everything = all_pipelines().values()
         used = {name for pipeline in everything for name in pipeline.inputs() if name.startswith("params:")}
-        known = [*FOLDERS, *sorted(name.removeprefix("params:") for name in used)]
+        known = [*PATHS, *sorted(name.removeprefix("params:") for name in used)]
         typed = {**self._parameters, **run_params["runtime_params"]}
         for path in _leaves(typed):
             if not any(path == name or path.startswith(f"{name}.") for name in known):

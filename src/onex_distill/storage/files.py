@@ -14,6 +14,7 @@ MADE = (  # names of files in run folders: checkpoints, tables, models, tokenize
     *(f"{stem}.json" for stem in ("tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens")),
     *("merges.txt", "spiece.model", "chat_template.jinja"),
     *(f"{stem}.parquet" for stem in ("index", "losses", "plan", "prompts", "captions")),
+    *("[0-9]*-[0-9][0-9].png", "metadata.jsonl"),
     *("rank-*.sha256", "rank-*.lock", "rank-*.owner", "rank-*.error", "launcher.lock", "launcher.owner", "stop"),
     *("events.out.tfevents.*", "stdout.log", "stderr.log", "error.json", ".partial-*"),
 )

@@ -13,9 +13,10 @@ from transformers import PreTrainedModel
 
 from onex_distill.parameters import Params
 from onex_distill.storage.files import absent
-from onex_distill.storage.weights import find_weights
+from onex_distill.storage.weights import PICKLES, find_weights, read_header
 
 CHECKSUMS = "checksums.json"
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 TRUSTED_PACKAGES = ("diffusers", "transformers", "onex_distill")
 
 
@@ -112,14 +113,16 @@ def verify(folder: Path) -> None:
             raise ValueError(f"{folder / name} is damaged (its checksum differs); copy it or make it again")
 
 
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The dtype of a model's weights as they are stored. Raises ValueError for a folder without safetensors."""
+    header = read_header(find_weights(folder).files[0])
+    return DTYPES[next(iter(header.values())).dtype]
+
+
 def refuse_pickles(folder: Path) -> None:
-    """Raise ValueError when a model's folder holds pickled weights without safetensors beside them."""
-    for pickled in sorted((*folder.rglob("*.bin"), *folder.rglob("*.ckpt"), *folder.rglob("*.pt"))):
-        if not list(pickled.parent.glob("*.safetensors")):
-            raise ValueError(
-                f"{pickled} is pickled, and pickles can run code when they are opened; have the model saved again with "
-                "save_pretrained(folder, safe_serialization=True)"
-            )
+    """Raise ValueError with one line when a component of a pipeline has pickled weights alone."""
+    for part in sorted({path.parent for path in folder.rglob("*") if path.suffix in PICKLES}):
+        find_weights(part)
 
 
 def _checksums(folder: Path) -> dict[str, str]:

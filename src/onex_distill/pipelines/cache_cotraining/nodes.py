@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from onex_distill.cache.assembly import build_student
 from onex_distill.cache.export import FractionalStableDiffusion3Pipeline
 from onex_distill.cache.plan import check_bands, effective_nfe, reuse_after_first
 from onex_distill.distill.cotraining.cotrain import Cotrained, cotrain
@@ -59,11 +60,11 @@ def export_student(
     params: CotrainingParams,
     text: TextParams,
 ) -> FractionalStableDiffusion3Pipeline:
-    """The fractional student as a diffusers pipeline with the teacher's text encoders and autoencoder."""
-    components = teacher.load_text_pipeline().components
-    return FractionalStableDiffusion3Pipeline(
-        **{**components, "transformer": student.load(), "vae": teacher.autoencoder.load()},
-        compensation=compensation.load(),
+    """The fractional student as a diffusers pipeline with the teacher's text encoders and autoencoder, in its dtype."""
+    return build_student(
+        student,
+        compensation,
+        teacher,
         num_inference_steps=params.num_inference_steps,
         max_sequence_length=text.max_sequence_length,
     )

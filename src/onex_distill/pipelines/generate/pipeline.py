@@ -5,15 +5,26 @@ from kedro.pipeline import Node, Pipeline
 from onex_distill.pipelines.generate import nodes
 
 
-def create_pipeline() -> Pipeline:
-    """The graph of ``kedro run --pipeline=generate``."""
+def create_generation(student: str) -> Pipeline:
+    """Images of one exported student, ``student_pipeline`` or ``dial_pipeline``."""
     return Pipeline(
         [
             Node(
                 nodes.generate_images,
-                ["student_pipeline", "generation_captions", "params:generation"],
-                ["generated_images", "contact_sheet"],
+                [student, "teacher", "generation_captions", "captions", "params:generation", "params:compute", "runs"],
+                "generated_images",
                 name="generate_images",
-            )
+            ),
+            Node(nodes.draw_contact_sheet, "generated_images", "contact_sheet", name="draw_contact_sheet"),
         ]
     )
+
+
+def create_pipeline() -> Pipeline:
+    """The graph of ``kedro run --pipelines=generate``."""
+    return create_generation("student_pipeline")
+
+
+def create_dial_pipeline() -> Pipeline:
+    """The graph of ``kedro run --pipelines=generate_dial``: the student of many budgets, which ``pareto`` makes."""
+    return create_generation("dial_pipeline")

@@ -1,0 +1,44 @@
+"""The exported student put together: trained weights, the teacher's other components, and the schedule of training."""
+
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from onex_distill.cache.export import FractionalStableDiffusion3Pipeline
+from onex_distill.flow.sigmas import step_sigmas
+from onex_distill.models.teacher import TeacherFolder
+from onex_distill.storage.model_folder import ModelFolder, stored_dtype
+
+
+def build_student(
+    student: ModelFolder,
+    compensation: ModelFolder,
+    teacher: TeacherFolder,
+    num_inference_steps: int,
+    max_sequence_length: int,
+) -> FractionalStableDiffusion3Pipeline:
+    """A pipeline whose components all have the dtype that the teacher's transformer is stored in.
+
+    Its scheduler takes the steps at the levels that the student was trained at, whatever else the teacher's could do.
+
+    Args:
+        student: The trained transformer.
+        compensation: What stands in for skipped bands.
+        teacher: Text encoders, tokenizers and autoencoder come from here.
+        num_inference_steps: The student's steps.
+        max_sequence_length: Tokens of the T5 part of its embeddings.
+    """
+    dtype = stored_dtype(teacher.transformer.path)
+    components = teacher.load_text_pipeline().components
+    sigmas = step_sigmas(num_inference_steps, teacher.shift)[:-1].tolist()
+    pipeline = FractionalStableDiffusion3Pipeline(
+        **{
+            **components,
+            "transformer": student.load(),
+            "vae": teacher.autoencoder.load(),
+            "scheduler": FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=teacher.shift),
+        },
+        compensation=compensation.load(),
+        num_inference_steps=num_inference_steps,
+        max_sequence_length=max_sequence_length,
+        sigmas=sigmas,
+    )
+    return pipeline.to(dtype)
