@@ -221,7 +221,7 @@ def lose_a_band(folder):
         (remove_folder, "compensation does not exist"),
         (remove_config, "compensation cannot be loaded"),
         (break_config, "compensation cannot be loaded"),
-        (remove_weights, "compensation cannot be loaded"),
+        (remove_weights, "compensation holds no weights|compensation has no"),
         (cut_weights, "compensation cannot be loaded"),
         (lose_a_band, "compensation does not hold the weights of its config"),
     ],
@@ -374,6 +374,11 @@ def test_no_steps_are_refused(fractional, steps):
     assert is_untouched(fractional)
 
 
+def nearly(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal within what MKL rounds by where tensors lie in memory."""
+    return torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
 def in_threads(calls: list[Callable[[], torch.Tensor]], rounds: int = 3) -> list[list[torch.Tensor]]:
     """What every call gives in each of several rounds, all calls of a round at once."""
     with ThreadPoolExecutor(len(calls)) as pool:
@@ -384,7 +389,7 @@ def test_threads_may_call_one_pipeline(fractional, noise):
     calls = [partial(sampled, fractional, noise, nfe=nfe) for nfe in (1.5, 1.75, 2.0, 1.5)]
     expected = [call() for call in calls]
     for results in in_threads(calls):
-        assert all(map(torch.equal, results, expected))
+        assert all(map(nearly, results, expected))
     assert is_untouched(fractional)
 
 
@@ -400,10 +405,10 @@ def test_pipelines_of_several_kinds_share_a_transformer_in_threads(fractional, n
         *(partial(sampled, pipeline, noise) for pipeline in (fractional, *copies)),
     ]
     expected = [call() for call in calls]
-    assert torch.equal(expected[1], expected[3])
+    assert nearly(expected[1], expected[3])
     assert not torch.allclose(expected[0], expected[1], atol=1e-3)
     for results in in_threads(calls):
-        assert all(map(torch.equal, results, expected))
+        assert all(map(nearly, results, expected))
     assert is_untouched(fractional)
 
 
@@ -423,7 +428,7 @@ def test_a_call_that_raises_in_one_thread_leaves_the_others(fractional, noise):
         return expected
 
     for results in in_threads([failing, partial(sampled, fractional, noise), failing]):
-        assert all(torch.equal(result, expected) for result in results)
+        assert all(nearly(result, expected) for result in results)
     assert is_untouched(fractional)
 
 
@@ -438,11 +443,11 @@ def test_a_call_inside_a_call_has_a_pipeline_of_its_own(fractional, noise):
         seen.append(sampled(inner, noise))
         return {}
 
-    assert torch.equal(sampled(fractional, noise, callback_on_step_end=preview), expected)
-    assert all(torch.equal(image, expected) for image in seen)
+    assert nearly(sampled(fractional, noise, callback_on_step_end=preview), expected)
+    assert all(nearly(image, expected) for image in seen)
     with pytest.raises(ValueError, match="in the middle of a call"):
         sampled(fractional, noise, callback_on_step_end=lambda *_: sampled(fractional, noise) and {})
-    assert torch.equal(sampled(fractional, noise), expected)
+    assert nearly(sampled(fractional, noise), expected)
 
 
 def test_a_batch_that_a_callback_changes_is_refused(fractional, noise):
@@ -484,7 +489,7 @@ def test_other_ways_of_saving_load_too(fractional, noise, tmp_path, kind):
         assert list((tmp_path / "transformer").glob("*.index.json"))
         loaded = FractionalStableDiffusion3Pipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
-    assert torch.equal(sampled(loaded, noise), expected)
+    assert nearly(sampled(loaded, noise), expected)
 
 
 def test_pickled_weights_are_refused_in_one_line(fractional, tmp_path):
@@ -505,7 +510,7 @@ def test_a_snapshot_of_the_hub_opens_by_its_id(fractional, noise, tmp_path):
         loaded.set_progress_bar_config(disable=True)
         own = {} if pipeline_class is FractionalStableDiffusion3Pipeline else {"num_inference_steps": 2}
         if not own:
-            assert torch.equal(sampled(loaded, noise), expected)
+            assert nearly(sampled(loaded, noise), expected)
         else:
             assert type(loaded) is StableDiffusion3Pipeline
             assert sampled(loaded, noise, guidance_scale=1.0, max_sequence_length=6, **own).shape == expected.shape
@@ -525,7 +530,7 @@ def test_students_of_version_0_1_open(fractional, noise, tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps(index | old))
     loaded = FractionalStableDiffusion3Pipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
-    assert torch.equal(sampled(loaded, noise), expected)
+    assert nearly(sampled(loaded, noise), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
