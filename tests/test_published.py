@@ -34,7 +34,7 @@ def test_a_checkpoint_opens_as_a_pipeline_that_makes_images(tmp_path, model):
         pipeline.tokenizer.get_vocab()["cat</w>"],
     ]
     assert pipeline.tokenizer.model_max_length == 77
-    assert pipeline.tokenizer_2.pad_token == "!"
+    assert pipeline.tokenizer_2.pad_token_id == pipeline.tokenizer_2.get_vocab()["!"]
     assert pipeline.tokenizer_3("a cat").input_ids[-1] == pipeline.tokenizer_3.eos_token_id == 1
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a cat on the table", num_inference_steps=1, max_sequence_length=16, output_type="pt").images

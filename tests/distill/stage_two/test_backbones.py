@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from onex_distill.distill.stage_two.backbones import (
     TimmBackbone,
     TimmParams,
-    backbone_parameters,
+    build_backbone,
     load_timm_backbone,
 )
 from onex_distill.distill.stage_two.discriminator import Discriminator, frozen
@@ -146,7 +146,7 @@ def test_weights_come_from_the_hub_cache(cache, images):
 PAPER = "convnext_xxlarge.clip_laion2b_soup"
 
 
-def test_the_papers_discriminator_at_its_true_shape():
+def test_the_papers_discriminator_at_its_true_shape(inputs):
     """Heads 512 wide on three levels hold 12.4 M weights, the one on CLIP's 1024-d embedding 0.5 M."""
     with torch.device("meta"):
         network = timm.create_model(PAPER)
@@ -158,7 +158,9 @@ def test_the_papers_discriminator_at_its_true_shape():
     convolutions = sum(512 * (9 * channels + 1) + 512 + 1 for channels in (384, 768, 1536))
     assert sum(p.numel() for p in heads.heads.parameters()) == convolutions == 12_389_379
     assert sum(p.numel() for p in heads.pooled_head.parameters()) == 512 * (1024 + 1) + 512 + 1
-    assert backbone_parameters(params(PAPER, None)) == sum(p.numel() for p in backbone.parameters())
+    built = build_backbone(params(PAPER, None), inputs.recogniser)
+    assert {n: p.shape for n, p in built.named_parameters()} == {n: p.shape for n, p in backbone.named_parameters()}
+    assert all(parameter.is_meta for parameter in built.parameters())
 
 
 def test_the_papers_weights_are_asked_for_by_name():

@@ -110,17 +110,14 @@ def check_backbone(params: BackboneParams) -> None:
         _find_weights(params.name, params.weights)
 
 
-def backbone_parameters(params: BackboneParams) -> int:
-    """How many weights a timm backbone has, from its name alone; ShapesWorld's small recogniser counts as none.
-
-    Raises ValueError for an unknown name.
-    """
-    if not isinstance(params, TimmParams):
-        return 0
-    _check_name(params.name)
-    with torch.device("meta"):
-        network = timm.create_model(params.name)
-    return sum(parameter.numel() for parameter in network.parameters())
+def build_backbone(params: BackboneParams, recogniser: ModelFolder) -> nn.Module:
+    """The backbone's architecture without weights, on the meta device. Raises ValueError for an unknown name."""
+    if isinstance(params, TimmParams):
+        _check_name(params.name)
+        with torch.device("meta"):
+            return TimmBackbone(timm.create_model(params.name), params.levels, params.size)
+    network: nn.Module = recogniser.build()
+    return network
 
 
 def _check_name(name: str) -> None:

@@ -105,6 +105,7 @@ def create_pipeline() -> Pipeline:
 
 def _estimate(function: Callable[..., Any], namespace: str, training: str) -> Pipeline:
     """The need of one training."""
-    inputs = ["teacher", "params:text", f"params:{training}", "params:compute"]
+    models = ["teacher"] if training == "stage_one" else ["teacher", "recogniser"]
+    inputs = [*models, "params:text", f"params:{training}", "params:compute"]
     template = Pipeline([Node(function, inputs, f"{training}_need", name=f"estimate_{training}")])
-    return Pipeline(template, namespace=namespace, inputs={"teacher"}, parameters={"text", "compute"})
+    return Pipeline(template, namespace=namespace, inputs=set(models), parameters={"text", "compute"})

@@ -1,16 +1,20 @@
 """What the main job will need, before anything expensive: a node per training, and one that checks the machine."""
 
 import logging
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.planner import (
     Need,
+    NeedOf,
     available_disk,
     available_memory,
     gib,
+    remedy,
     require_fit,
     stage_one_need,
     stage_two_need,
@@ -19,46 +23,55 @@ from onex_distill.distill.stage_one.params import StageOneParams
 from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.models.teacher import TeacherFolder
+from onex_distill.parameters import Params
 from onex_distill.pipelines.precompute.params import TextParams
+from onex_distill.storage.model_folder import ModelFolder
 
 logger = logging.getLogger(__name__)
 
-Bytes = dict[str, int]  # the fields of ``Need`` by name
+Estimate = dict[str, Any]  # the fields of ``Need`` by name, and what to change where the memory is not there
 
 
-def estimate_embeddings(teacher: TeacherFolder, prompts: pd.DataFrame, text: TextParams) -> Bytes:
+def estimate_embeddings(teacher: TeacherFolder, prompts: pd.DataFrame, text: TextParams) -> Estimate:
     """The disk that embeddings take, in the run and as a dataset."""
-    return Need(0, 2 * len(prompts) * teacher.embedding_bytes(text.max_sequence_length))._asdict()
+    return {"memory": 0, "disk": 2 * len(prompts) * teacher.embedding_bytes(text.max_sequence_length), "remedy": ""}
 
 
 def estimate_stage_one(
     teacher: TeacherFolder, text: TextParams, params: StageOneParams, compute: ComputeParams
-) -> Bytes:
+) -> Estimate:
     """Memory per rank and disk of one run of stage one."""
-    return stage_one_need(teacher, teacher.clip_tokens + text.max_sequence_length, params, compute)._asdict()
+    return _estimate(partial(stage_one_need, teacher, teacher.clip_tokens + text.max_sequence_length), params, compute)
 
 
 def estimate_stage_two(
-    teacher: TeacherFolder, text: TextParams, params: AdversarialParams, compute: ComputeParams
-) -> Bytes:
+    teacher: TeacherFolder, recogniser: ModelFolder, text: TextParams, params: AdversarialParams, compute: ComputeParams
+) -> Estimate:
     """Memory per rank and disk of one run of stage two."""
-    return stage_two_need(teacher, teacher.clip_tokens + text.max_sequence_length, params, compute)._asdict()
+    need_of = partial(stage_two_need, teacher, recogniser, teacher.clip_tokens + text.max_sequence_length)
+    return _estimate(need_of, params, compute)
 
 
 def estimate_cotraining(
-    teacher: TeacherFolder, text: TextParams, params: CotrainingParams, compute: ComputeParams
-) -> Bytes:
+    teacher: TeacherFolder, recogniser: ModelFolder, text: TextParams, params: CotrainingParams, compute: ComputeParams
+) -> Estimate:
     """Memory per rank and disk of one co-training."""
-    return stage_two_need(teacher, teacher.clip_tokens + text.max_sequence_length, params, compute)._asdict()
+    need_of = partial(stage_two_need, teacher, recogniser, teacher.clip_tokens + text.max_sequence_length)
+    return _estimate(need_of, params, compute)
 
 
-def plan_resources(compute: ComputeParams, runs: Path, **needs: Bytes) -> pd.DataFrame:
+def _estimate(need_of: NeedOf, params: Params, compute: ComputeParams) -> Estimate:
+    need, memory = need_of(params, compute), available_memory(compute)
+    return {**need._asdict(), "remedy": remedy(need_of, params, compute, memory) if need.memory > memory else ""}
+
+
+def plan_resources(compute: ComputeParams, runs: Path, **needs: Estimate) -> pd.DataFrame:
     """A row per need. Raises ValueError when one cannot fit; disk is counted over all that came before."""
     memory, disk = available_memory(compute), available_disk(runs)
     used = 0
     for name, need in needs.items():
         used += need["disk"]
-        require_fit(name, Need(need["memory"], used), memory, disk, compute)
+        require_fit(name, Need(need["memory"], used), memory, disk, need["remedy"])
     table = pd.DataFrame(
         {
             "run": list(needs),
