@@ -11,6 +11,7 @@ from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from safetensors.torch import save_file
 from torch import nn
+from torchmetrics.functional.image.lpips import _LPIPS as torchmetrics_lpips
 from torchvision.models import alexnet, vgg16
 from torchvision.transforms import v2
 from transformers import Dinov2Config, Dinov2Model
@@ -159,3 +160,15 @@ def test_dinov2_is_the_first_token_that_transformers_gives(tmp_path):
     described = identity(params, tmp_path)
     assert described["recipe"] == "square224"
     assert len(described["weights_sha256"]) == 64
+
+
+def test_lpips_is_torchmetrics_too(tmp_path):
+    network, original = _lpips(tmp_path, "alex")
+    by_torchmetrics = torchmetrics_lpips(pretrained=True, net="alex", pnet_rand=True).eval()
+    by_torchmetrics.net.load_state_dict(original.net.state_dict())
+    images = list(photographs().values())[:2]
+    size = v2.Resize((256, 256), v2.InterpolationMode.BICUBIC)
+    first, second = (v2.functional.pil_to_tensor(size(image)).float()[None] / 127.5 - 1 for image in images)
+    with torch.no_grad():
+        expected = float(by_torchmetrics(first, second))
+    assert network.features(images, ["a", "a"])["distance"].tolist() == pytest.approx([expected] * 2, rel=1e-4)
