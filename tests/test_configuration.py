@@ -116,7 +116,9 @@ def test_a_merge_may_be_overridden(tmp_path):
 
 def test_an_unknown_environment(conf):
     assert refusal(conf, env="tset") == "unknown environment 'tset'; did you mean 'test'?"
-    assert "unknown environment 'prod'; known: base, local, sd35_large, sd3_medium, test" in refusal(conf, env="prod")
+    assert "unknown environment 'prod'; known: base, local, sd3, sd35_large, sd3_medium, test" in refusal(
+        conf, env="prod"
+    )
 
 
 def test_a_missing_variable_or_reference(conf):

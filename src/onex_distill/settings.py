@@ -1,7 +1,6 @@
 """Kedro's project settings."""
 
 from onex_distill.catalog import OrderedCatalog
-from onex_distill.configuration import CheckedConfigLoader
 from onex_distill.hooks import (
     BuiltTeacherHook,
     FinishedRunsHook,
@@ -10,6 +9,7 @@ from onex_distill.hooks import (
     PreflightHook,
     RunFoldersHook,
 )
+from onex_distill.recipe import RecipeConfigLoader
 
 HOOKS = (
     KnownNamesHook(),
@@ -22,7 +22,7 @@ HOOKS = (
 
 DATA_CATALOG_CLASS = OrderedCatalog
 
-CONFIG_LOADER_CLASS = CheckedConfigLoader
+CONFIG_LOADER_CLASS = RecipeConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
