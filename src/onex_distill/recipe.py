@@ -1,10 +1,10 @@
 """The reader of conf with two words more, so that conf reads like a recipe.
 
-``extends: OTHER`` in an environment's ``globals.yml``: what ``conf/OTHER`` says is read first, and this environment names
-only what differs. ``like: GROUP`` in a group of parameters: everything of that group, and what stands beside ``like``
-instead; it follows whatever an environment or ``--params`` changes in the other group.
+``extends: OTHER`` in an environment's ``globals.yml``: what ``conf/OTHER`` says is read first, and this environment
+names only what differs. ``like: GROUP`` in a group of parameters: everything of that group, and what stands beside
+``like`` instead; it follows whatever an environment or ``--params`` changes in the other group.
 
-Catalog files that hold nothing but names with a leading underscore (``catalog_paths.yml``) are seen by every environment.
+Files that hold nothing but names with a leading underscore (``catalog_paths.yml``) are seen by every environment.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class RecipeConfigLoader(CheckedConfigLoader):
     """The reader of conf with ``extends`` and ``like``."""
 
     def __getitem__(self, key: str) -> dict[str, Any]:
-        """A kind of configuration, merged. Raises ValueError for a circle of ``extends`` or ``like``, or a wrong name."""
+        """A kind of configuration, merged. Raises ValueError for a circle of ``extends`` or ``like``, or a bad name."""
         config: dict[str, Any] = super().__getitem__(key)
         return resolve_likes(config) if key == "parameters" else config
 
