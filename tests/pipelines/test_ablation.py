@@ -2,7 +2,8 @@
 
 import pandas as pd
 import pytest
-import yaml
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
 
 from onex_distill.distill.stage_one import trainer as stage_one
 from onex_distill.evaluation.studies.ablation import summarise_variations
@@ -13,7 +14,10 @@ from support import PROJECT, newest
 
 @pytest.fixture(scope="module")
 def params() -> AblationParams:
-    return AblationParams(**yaml.safe_load((PROJECT / "conf/base/parameters.yml").read_text())["ablation"])
+    bootstrap_project(PROJECT)
+    with KedroSession.create(project_path=PROJECT, env="base") as session:
+        parameters: AblationParams = session.load_context().params["ablation"]
+    return parameters
 
 
 def test_the_settings_of_the_base_vary_one_factor_at_a_time_with_three_seeds(params):
