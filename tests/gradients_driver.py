@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import torch
 import torch.distributed as dist
 
 from onex_distill.engine import loop
@@ -30,15 +31,21 @@ class Enough(Exception):
 
 
 def first_updates(job: Job, ranks: Ranks) -> list[Updates]:
-    """The gradient norms, and the parameters with a gradient, of every update of every optimizer of a job."""
+    """Every update of every optimizer of a job: its norm, the names with a gradient, and all gradients as a vector.
+
+    The vector is that of this rank alone, before any reduction; an empty one where weights are sharded.
+    """
     updates: dict[int, Updates] = {}
     apply = Stepper.apply
 
     def recorded(stepper: Stepper, *args: Any) -> float:
-        names = [name for name, parameter in stepper.named.items() if parameter.grad is not None]
+        found = {name: parameter.grad for name, parameter in stepper.named.items() if parameter.grad is not None}
+        parts = [] if ranks.is_sharded else [gradient.flatten().clone() for gradient in found.values()]
         with patch.object(stepper.optimizer, "step"), patch.object(stepper.scheduler, "step"):
             norm = apply(stepper, *args)
-        updates.setdefault(id(stepper), []).append({"norm": norm, "names": sorted(names)})
+        updates.setdefault(id(stepper), []).append(
+            {"norm": norm, "names": sorted(found), "vector": torch.cat([torch.zeros(0), *parts])}
+        )
         return norm
 
     with patch.object(Stepper, "apply", recorded), _without_a_loop():
@@ -65,11 +72,17 @@ def _without_a_loop() -> Iterator[None]:
         yield
 
 
+def write(path: Path, updates: list[Updates]) -> None:
+    """Write all but the vectors."""
+    kept = [[{name: update[name] for name in ("norm", "names")} for update in of_one] for of_one in updates]
+    path.write_text(json.dumps(kept))
+
+
 def main(paths: list[Path]) -> None:
     for path in paths:
         job, _ = read_job(path)
         ranks = Ranks(job.compute)
-        (path.parent / f"gradients-{ranks.index}.json").write_text(json.dumps(first_updates(job, ranks)))
+        write(path.parent / f"gradients-{ranks.index}.json", first_updates(job, ranks))
     dist.destroy_process_group()
 
 

@@ -164,6 +164,7 @@ def stage_one_params(optimizer: OptimizerParams, loop: LoopParams) -> StageOnePa
         seed=5,
         num_inference_steps=2,
         batch_size=3,
+        micro_batch_size=None,
         guidance=GuidanceParams(scale=4.0, alpha=0.9, axis="sigma"),
         importance=ImportanceParams(curve="c", axis="sigma", smoothing=100.0),
         sigma_range="step",
@@ -251,7 +252,7 @@ def jobs(
 
     It is looked for in the job, then in its compute settings, its parameters and the groups inside them.
     """
-    base = {"seed": 3, "batch_size": 4, "loop": loop, "optimizer": optimizer}
+    base = {"seed": 3, "batch_size": 4, "micro_batch_size": None, "loop": loop, "optimizer": optimizer}
     flow = {"caption_dropout": 0.5, "sigma_mean": 0.0, "sigma_std": 1.0, "sigma_shift": 2.0, "ema_decay": 0.5}
     prompts = {"embeddings": inputs.embeddings, "empty": inputs.empty, "shift": 3.0}
     stage_one = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gradients_driver import first_updates
+from gradients_driver import first_updates, write
 from onex_distill.distill.stage_one.latent_gan import LatentGanParams
 from onex_distill.distill.stage_one.watching import WatchParams
 from onex_distill.engine.job import write_job
@@ -60,7 +60,7 @@ def gradients(jobs, folder, inputs) -> Path:
             settings["real_latents"] = inputs.validation
         alone = jobs(name, folder / title, **settings)
         alone.folder.mkdir()
-        (alone.folder / "gradients.json").write_text(json.dumps(first_updates(alone, Ranks(alone.compute))))
+        write(alone.folder / "gradients.json", first_updates(alone, Ranks(alone.compute)))
         for sharding in SHARDINGS:
             for precision in PRECISIONS:
                 where = folder / f"{title}-{sharding}-{precision}"
@@ -89,3 +89,25 @@ def test_two_ranks_have_the_gradients_of_one_process(gradients, title, sharding,
         is_rounded = precision == "bf16" and "batch_size" in TRAININGS[title][1]
         tolerance = ROUNDED if is_rounded else TOLERANCE[precision]
         assert norms == pytest.approx(expected, rel=tolerance, abs=1e-7)
+
+
+MICRO_BATCHED = ["full", "shared backbone, checkpointed", "latent GAN", "reader", "autoencoder", "text encoders"]
+
+
+@pytest.mark.parametrize("title", [*MICRO_BATCHED, "transformer"])
+@pytest.mark.parametrize("size", [1, 2])
+def test_micro_batches_have_the_gradients_of_the_batch(jobs, tmp_path, inputs, title, size):
+    name, changes = TRAININGS[title]
+    settings = {"batch_size": 4, "steps": 2, **changes}
+    if "latent_gan" in changes:
+        settings["real_latents"] = inputs.validation
+    whole, parts = (
+        first_updates(jobs(name, tmp_path / str(micro), micro_batch_size=micro, **settings), ranks)
+        for micro in (None, size)
+        for ranks in [Ranks(jobs(name, tmp_path).compute)]
+    )
+    for expected, found in zip(whole, parts, strict=True):
+        for a, b in zip(expected, found, strict=True):
+            assert a["names"] == b["names"]
+            assert b["norm"] == pytest.approx(a["norm"], rel=2e-6)
+            assert float((a["vector"] - b["vector"]).norm() / a["vector"].norm()) < 1e-5  # float32, four steps deep

@@ -20,7 +20,7 @@ class PromptBatch:
     embeds: Tensor
     pooled: Tensor
 
-    def __getitem__(self, rows: Tensor) -> "PromptBatch":
+    def __getitem__(self, rows: Tensor | slice) -> "PromptBatch":
         return PromptBatch(self.embeds[rows], self.pooled[rows])
 
     def __len__(self) -> int:

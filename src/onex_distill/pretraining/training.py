@@ -5,16 +5,17 @@ Every job resumes from its folder, and writes the finished network and its loss 
 Shapes: B batch, C latent channels, H W latent size; images are RGB in [0, 1], (B, 3, 32, 32).
 """
 
-from typing import NamedTuple, cast
+from typing import NamedTuple, Self, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from diffusers import StableDiffusion3Pipeline
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
+from onex_distill.engine.accumulation import Backward, accumulate, check_micro_batch
 from onex_distill.engine.job import Job
 from onex_distill.engine.loop import LoopParams, train
 from onex_distill.engine.optimisation import OptimizerParams, Stepper, moving_average
@@ -45,10 +46,11 @@ from onex_distill.storage.tensor_table import TableFolder
 
 
 class PretrainingParams(Params):
-    """What every pre-training run needs."""
+    """What every pre-training run needs; ``micro_batch_size`` rows of a rank are in memory at once (null: all)."""
 
     seed: Seed
     batch_size: PositiveInt
+    micro_batch_size: PositiveInt | None
     loop: LoopParams
     optimizer: OptimizerParams
 
@@ -83,7 +85,24 @@ class FlowParams(PretrainingParams):
     ema_decay: float = Field(ge=0, lt=1)
 
 
-class ReaderJob(Job):
+class PretrainingJob(Job):
+    """The base of the jobs below."""
+
+    params: PretrainingParams
+
+    @model_validator(mode="after")
+    def _micro_batches_go_round(self) -> Self:
+        check_micro_batch(self.params.batch_size, self.params.micro_batch_size, self.compute.ranks)
+        return self
+
+    def take_update(self, backward: Backward, stepper: Stepper) -> dict[str, float]:
+        """Accumulate the gradients of all rows and step; this rank's part of every value."""
+        params, ranks = self.params, stepper.ranks
+        means = accumulate(backward, params.batch_size, params.micro_batch_size, ranks)
+        return ranks.part(params.batch_size, means, {"grad_norm": stepper.apply()})
+
+
+class ReaderJob(PretrainingJob):
     """A reader of all six attributes, on freshly rendered images with a little noise."""
 
     params: ReaderParams
@@ -99,14 +118,18 @@ class ReaderJob(Job):
             attributes, images = _rendered_batch(params, step)
             noise = torch.randn(images.shape, generator=generator(params.seed, step, "pixel noise"))
             strength = torch.rand(len(images), 1, 1, 1, generator=generator(params.seed, step, "noise strength"))
-            rows = ranks.share(params.batch_size)
-            logits = reader((images + params.pixel_noise * strength * noise)[rows].to(ranks.device))
-            truth = {name: values[rows].to(ranks.device) for name, values in attributes.items()}
-            loss = torch.stack([cross_entropy(logits[name], truth[name]) for name in VALUES]).sum()
-            right = torch.stack([logits[name].argmax(1) == truth[name] for name in VALUES]).all(0)
-            norm = stepper.step(loss * ranks.weight(params.batch_size))
-            means = {"loss": float(loss.detach()), "all_right": float(right.float().mean())}
-            return ranks.part(params.batch_size, means, {"grad_norm": norm})
+            share = ranks.share(params.batch_size)
+            seen = (images + params.pixel_noise * strength * noise)[share].to(ranks.device)
+            truth = {name: values[share].to(ranks.device) for name, values in attributes.items()}
+
+            def backward(rows: slice, weight: float) -> dict[str, float]:
+                logits, right = reader(seen[rows]), {name: values[rows] for name, values in truth.items()}
+                loss = torch.stack([cross_entropy(logits[name], right[name]) for name in VALUES]).sum()
+                (loss * weight).backward()
+                all_right = torch.stack([logits[name].argmax(1) == right[name] for name in VALUES]).all(0)
+                return {"loss": float(loss.detach()), "all_right": float(all_right.float().mean())}
+
+            return self.take_update(backward, stepper)
 
         losses = train(update, {"reader": reader, "stepper": stepper}, params.loop, run, params.describe)
         if ranks.is_first:
@@ -114,7 +137,7 @@ class ReaderJob(Job):
             losses.to_parquet(run.result / "losses.parquet")
 
 
-class AutoencoderJob(Job):
+class AutoencoderJob(PretrainingJob):
     """Squared error of pixels and of their differences (edges) on rendered images, and a small KL term."""
 
     architecture: ArchitectureParams
@@ -128,19 +151,22 @@ class AutoencoderJob(Job):
         stepper = Stepper(autoencoder.named_parameters(), params.optimizer, params.loop.steps, ranks)
 
         def update(step: int) -> dict[str, float]:
-            rows = ranks.share(params.batch_size)
-            target = (_rendered_batch(params, step)[1] * 2 - 1)[rows].to(ranks.device)
-            with torch.autocast(target.device.type, torch.bfloat16, enabled=params.bf16):
-                posterior = autoencoder.encode(target).latent_dist
-                shape = (params.batch_size, *posterior.mean.shape[1:])
-                noise = torch.randn(shape, generator=generator(params.seed, step, "posterior"))[rows].to(ranks.device)
-                output = autoencoder.decode(posterior.mean + posterior.std * noise).sample.float()
-            pixel, edge, kl = mse_loss(output, target), _edge_loss(output, target), posterior.kl().mean()
-            loss = pixel + params.edge_weight * edge + params.kl_weight * kl
-            norm = stepper.step(loss * ranks.weight(params.batch_size))
-            parts = {"loss": loss, "pixel": pixel, "edge": edge, "kl": kl}
-            means = {name: float(value.detach()) for name, value in parts.items()}
-            return ranks.part(params.batch_size, means, {"grad_norm": norm})
+            share = ranks.share(params.batch_size)
+            images = (_rendered_batch(params, step)[1] * 2 - 1)[share].to(ranks.device)
+
+            def backward(rows: slice, weight: float) -> dict[str, float]:
+                target, draws = images[rows], generator(params.seed, step, "posterior")
+                with torch.autocast(target.device.type, torch.bfloat16, enabled=params.bf16):
+                    posterior = autoencoder.encode(target).latent_dist
+                    noise = torch.randn((params.batch_size, *posterior.mean.shape[1:]), generator=draws)[share][rows]
+                    output = autoencoder.decode(posterior.mean + posterior.std * noise.to(ranks.device)).sample.float()
+                pixel, edge, kl = mse_loss(output, target), _edge_loss(output, target), posterior.kl().mean()
+                loss = pixel + params.edge_weight * edge + params.kl_weight * kl
+                (loss * weight).backward()
+                parts = {"loss": loss, "pixel": pixel, "edge": edge, "kl": kl}
+                return {name: float(value.detach()) for name, value in parts.items()}
+
+            return self.take_update(backward, stepper)
 
         states = {"autoencoder": autoencoder, "stepper": stepper}
         losses = train(update, states, params.loop, run, params.describe)
@@ -169,7 +195,7 @@ class CaptionReader(nn.Module):
         return torch.stack(losses).mean()
 
 
-class TextEncodersJob(Job):
+class TextEncodersJob(PretrainingJob):
     """Teach the text encoders to expose the named attributes of training captions."""
 
     captions: FrameFile
@@ -195,13 +221,18 @@ class TextEncodersJob(Job):
 
         def update(step: int) -> dict[str, float]:
             draws = generator(params.seed, step, "captions")
-            rows = torch.randint(len(texts), (params.batch_size,), generator=draws)[ranks.share(params.batch_size)]
-            ids = [encoded[rows].to(ranks.device) for encoded in token_ids]
-            pooled = [clip(part).text_embeds for clip, part in zip(clips, ids[:2], strict=True)]
-            pooled.append(t5(ids[2]).last_hidden_state.mean(1))
-            loss = reader.loss(pooled, {name: attributes[name][rows].to(ranks.device) for name in NAMED})
-            norm = stepper.step(loss * ranks.weight(params.batch_size))
-            return ranks.part(params.batch_size, {"loss": float(loss.detach())}, {"grad_norm": norm})
+            drawn = torch.randint(len(texts), (params.batch_size,), generator=draws)[ranks.share(params.batch_size)]
+
+            def backward(rows: slice, weight: float) -> dict[str, float]:
+                ids = [encoded[drawn[rows]].to(ranks.device) for encoded in token_ids]
+                pooled = [clip(part).text_embeds for clip, part in zip(clips, ids[:2], strict=True)]
+                pooled.append(t5(ids[2]).last_hidden_state.mean(1))
+                truth = {name: attributes[name][drawn[rows]].to(ranks.device) for name in NAMED}
+                loss = reader.loss(pooled, truth)
+                (loss * weight).backward()
+                return {"loss": float(loss.detach())}
+
+            return self.take_update(backward, stepper)
 
         losses = train(update, {"modules": modules, "stepper": stepper}, params.loop, run, params.describe)
         if ranks.is_first:
@@ -210,7 +241,7 @@ class TextEncodersJob(Job):
             losses.to_parquet(run.result / "losses.parquet")
 
 
-class TransformerJob(Job):
+class TransformerJob(PretrainingJob):
     """Rectified-flow matching with caption dropout, on latents brought to zero mean and unit variance.
 
     ``latents`` holds ``latent``; its index ``text``.
@@ -239,16 +270,22 @@ class TransformerJob(Job):
 
         def update(step: int) -> dict[str, float]:
             draws = _draw_flow(params, step, latents.shape)
-            drawn = FlowDraws(*(value[ranks.share(params.batch_size)] for value in draws))
-            prompts = torch.where(drawn.dropped, len(texts), torch.from_numpy(prompt_rows)[drawn.rows])
-            x0, noise, sigma = (v.to(ranks.device) for v in (latents[drawn.rows].float(), drawn.noise, drawn.sigma))
-            batch = PromptBatch(embeds[prompts], pooled[prompts]).to(ranks.device)
-            with ranks.autocast():
-                velocity = predict_velocity(transformer, add_noise(x0, noise, sigma), sigma, batch)
-            loss = mse_loss(velocity, velocity_of(x0, noise))
-            norm = stepper.step(loss * ranks.weight(params.batch_size))
+            share = ranks.share(params.batch_size)
+
+            def backward(rows: slice, weight: float) -> dict[str, float]:
+                drawn = FlowDraws(*(value[share][rows] for value in draws))
+                prompts = torch.where(drawn.dropped, len(texts), torch.from_numpy(prompt_rows)[drawn.rows])
+                x0, noise, sigma = (v.to(ranks.device) for v in (latents[drawn.rows].float(), drawn.noise, drawn.sigma))
+                batch = PromptBatch(embeds[prompts], pooled[prompts]).to(ranks.device)
+                with ranks.autocast():
+                    velocity = predict_velocity(transformer, add_noise(x0, noise, sigma), sigma, batch)
+                loss = mse_loss(velocity, velocity_of(x0, noise))
+                (loss * weight).backward()
+                return {"loss": float(loss.detach())}
+
+            values = self.take_update(backward, stepper)
             average.update_parameters(transformer)
-            return ranks.part(params.batch_size, {"loss": float(loss.detach())}, {"grad_norm": norm})
+            return values
 
         states = {"transformer": transformer, "average": average, "stepper": stepper}
         losses = train(update, states, params.loop, run, params.describe)

@@ -174,7 +174,7 @@ def test_each_update_reaches_only_its_own_network(trainer, parametrization):
     def moved(role: str) -> bool:
         return any(not torch.equal(a, b) for a, b in zip(before[role], weights[role], strict=True))
 
-    run.fake_stepper.apply = lambda resting: 0.0
+    run.fake_stepper.apply = lambda: 0.0
     run.update(0)
     assert any(p.grad is not None for p in weights[FAKE_SCORE])
     assert not moved(FAKE_SCORE)
@@ -341,3 +341,24 @@ def test_under_autocast_the_shared_backbone_is_stored_in_half_precision(jobs, tm
     run.update(0)
     for name, parameter in run.networks.model.named_parameters():
         assert parameter.dtype == (torch.float32 if "lora_" in name else torch.bfloat16), name
+
+
+@pytest.mark.parametrize("changes", [{}, {"parametrization": "shared_backbone"}, {"fake_updates": 2}])
+def test_an_update_in_micro_batches_reports_what_the_whole_one_does(trainer, changes):
+    whole = trainer(batch_size=4, **changes).update(1)
+    parts = trainer(batch_size=4, micro_batch_size=2, **changes).update(1)
+    assert parts.keys() == whole.keys()
+    assert parts == pytest.approx(whole, rel=1e-4, abs=1e-6)
+
+
+def test_micro_batches_hold_fewer_rows_at_once(trainer):
+    run = trainer(batch_size=4, micro_batch_size=2)
+    sizes = watch_batches(run.networks.trained[FAKE_SCORE])
+    run.update(0)
+    assert sizes == [2] * 4
+
+
+@pytest.mark.parametrize("name", ["stage_one", "reader"])
+def test_a_micro_batch_that_does_not_divide_the_batch_is_refused(jobs, tmp_path, name):
+    with pytest.raises(ValueError, match="micro_batch_size 3 on 1 ranks does not divide batch_size 4"):
+        jobs(name, tmp_path / "run", batch_size=4, micro_batch_size=3)

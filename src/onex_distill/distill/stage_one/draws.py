@@ -12,6 +12,7 @@ from onex_distill.distill.stage_one.params import StageOneParams
 from onex_distill.engine.randomness import generator
 from onex_distill.flow.sigma_sampling import Window, importance_weights, matching_window, sample_window_sigmas
 from onex_distill.flow.sigmas import step_sigmas
+from onex_distill.models.prompts import PromptBatch
 
 
 class Draws(NamedTuple):
@@ -28,6 +29,21 @@ class Draws(NamedTuple):
     def share(self, rows: slice, device: torch.device) -> "Draws":
         """One rank's rows, on its device."""
         return Draws(*(value[rows].to(device) for value in self))
+
+
+class StepBatch(NamedTuple):
+    """What one rank needs of a step, for all of its rows or for some of them at once."""
+
+    draws: Draws
+    levels: Tensor  # (K + 1,) of the step
+    depth: int  # the largest step k of the whole batch
+    prompts: PromptBatch
+    guided: Tensor  # (B,) bool, on the CPU: whether the real score is guided
+
+    def part(self, rows: slice) -> "StepBatch":
+        """Some of the rows."""
+        draws = self.draws.share(rows, self.draws.noise.device)
+        return self._replace(draws=draws, prompts=self.prompts[rows], guided=self.guided[rows])
 
 
 class StepDraws:

@@ -66,16 +66,26 @@ class LatentGan:
             self.head = LatentHead(fake_score.inner_dim, params.hidden).to(ranks.device)
         self.stepper = Stepper(self.head.named_parameters(), optimizer, updates, ranks)
 
-    def fake_score_term(self, fake_tokens: Tensor, sigma: Tensor, step: int, count: int) -> Tensor:
+    def fake_score_term(
+        self, fake_tokens: Tensor, sigma: Tensor, step: int, count: int, rows: slice = slice(None)
+    ) -> Tensor:
         """What head and fake score lose on the student's tokens and on stored latents at the same levels, weighted.
 
-        ``count`` is the size of the whole batch, of which ``sigma`` is this rank's share.
+        Args:
+            fake_tokens: What the fake score's output layer saw of the student's latents, (B, N, D).
+            sigma: Their levels.
+            step: The number of the update, for its draws.
+            count: Rows of the whole batch.
+            rows: Which of this rank's rows of it these are.
+
+        Returns:
+            A scalar with a gradient.
         """
         draws, share = generator(self.seed, step, "latent GAN"), self.ranks.share(count)
-        rows = torch.randint(len(self.real), (count,), generator=draws)[share].numpy()
-        latents = self.real.read("latent", rows)
-        noise = torch.randn((count, *latents.shape[1:]), generator=draws)[share].to(sigma.device)
-        prompts = read_prompts(self.embeddings, self.real.index["prompt_row"].to_numpy()[rows], self.ranks.device)
+        drawn = torch.randint(len(self.real), (count,), generator=draws)[share][rows].numpy()
+        latents = self.real.read("latent", drawn)
+        noise = torch.randn((count, *latents.shape[1:]), generator=draws)[share][rows].to(sigma.device)
+        prompts = read_prompts(self.embeddings, self.real.index["prompt_row"].to_numpy()[drawn], self.ranks.device)
         real = self._logits(latents.to(sigma.device), 0.0, sigma, noise, prompts)
         loss = label_smoothed_discriminator_loss([real], [self.head(fake_tokens)], real_label=1.0)
         return self.params.fake_score_weight * loss

@@ -50,17 +50,19 @@ class ImportanceParams(Params):
 class StageOneParams(Params):
     """One distribution-matching run.
 
-    ``num_inference_steps`` may name several K, of which every update draws one. ``sigma_range`` re-noises within the
-    trajectory's step or anywhere above it; ``matched`` compares the scores at the step's end or at its x0. The student
-    is updated after every ``fake_updates`` updates of the fake score, each a step of the loop. With ``parametrization``
-    full the roles are three copies of the transformer; with shared_backbone student and fake score are adapters
-    (``lora``) on the frozen teacher. ``latent_gan`` is DMD2's adversarial term. ``select`` names the student that goes
-    on: the last, or the best by validation.
+    ``micro_batch_size`` rows of a rank are in memory at once (null: all); fewer than all cost one more forward of the
+    student per row. ``num_inference_steps`` may name several K, of which every update draws one. ``sigma_range``
+    re-noises within the trajectory's step or anywhere above it; ``matched`` compares the scores at the step's end or at
+    its x0. The student is updated after every ``fake_updates`` updates of the fake score, each a step of the loop. With
+    ``parametrization`` full the roles are three copies of the transformer; with shared_backbone student and fake score
+    are adapters (``lora``) on the frozen teacher. ``latent_gan`` is DMD2's adversarial term. ``select`` names the
+    student that goes on: the last, or the best by validation.
     """
 
     seed: Seed
     num_inference_steps: PositiveInt | tuple[PositiveInt, ...]
     batch_size: PositiveInt
+    micro_batch_size: PositiveInt | None
     guidance: GuidanceParams
     importance: ImportanceParams
     sigma_range: SigmaRange

@@ -15,12 +15,13 @@ from pydantic import model_validator
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from onex_distill.distill.stage_one.draws import Draws, StepDraws
+from onex_distill.distill.stage_one.draws import StepBatch, StepDraws
 from onex_distill.distill.stage_one.latent_gan import LatentGan
 from onex_distill.distill.stage_one.params import StageOneParams
 from onex_distill.distill.stage_one.roles import FAKE_SCORE, STUDENT, Roles, build_networks
 from onex_distill.distill.stage_one.validation import BestStudent, Validation
 from onex_distill.distill.stage_one.watching import SampleGrid, by_sigma
+from onex_distill.engine.accumulation import accumulate, check_micro_batch
 from onex_distill.engine.checkpoint import Stateful
 from onex_distill.engine.job import Job
 from onex_distill.engine.loop import train
@@ -54,6 +55,11 @@ class StageOneJob(Job):
     params: StageOneParams
 
     @model_validator(mode="after")
+    def _micro_batches_go_round(self) -> Self:
+        check_micro_batch(self.params.batch_size, self.params.micro_batch_size, self.compute.ranks)
+        return self
+
+    @model_validator(mode="after")
     def _latents_for_the_gan(self) -> Self:
         if self.params.latent_gan and self.real_latents is None:
             raise ValueError(
@@ -77,11 +83,21 @@ class StageOneJob(Job):
                 trainer.best.copy_to(run.result / "best")
 
 
+Means = dict[str, float]  # over rows, by name
+
+
 class Scored(NamedTuple):
     """A loss to descend, and what to watch of every sample: detached, (B,)."""
 
     loss: Tensor
     by_sample: Tensor
+
+
+class Start(NamedTuple):
+    """The latents (B, C, H, W) at the upper level of each sample's own step, and that step."""
+
+    x: Tensor
+    step: Window
 
 
 class Matched(NamedTuple):
@@ -139,22 +155,44 @@ class StageOneTrainer:
 
     def update(self, step: int) -> dict[str, float]:
         """One update of the fake score and, when it is due, one of the student; this rank's part of every value."""
-        drawn, levels = self.draws.draw(step), self.draws.levels(step).to(self.ranks.device)
-        share, depth = self.ranks.share(len(drawn.rows)), int(drawn.steps.max())
-        prompts = read_prompts(self.embeddings, self.rows[drawn.rows[share].numpy()], self.ranks.device)
-        draws = drawn.share(share, self.ranks.device)
+        batch, size = self.batch(step), self.params.micro_batch_size
+        count, is_whole = self.params.batch_size, size is None or size == len(batch.draws.rows)
         student_is_due = (step + 1) % self.params.fake_updates == 0
-        with self.ranks.autocast(), torch.set_grad_enabled(student_is_due):
-            matched = self.run_student(draws, levels, prompts, depth)
-        means, shared = self.update_fake_score(matched, draws, prompts, step)
+        waiting: dict[int, Start | Matched] = {}  # by first row, what the student's update goes on from
+
+        def train_fake_score(rows: slice, weight: float) -> Means:
+            part = batch.part(rows)
+            start = self.roll_out(part)
+            with torch.set_grad_enabled(student_is_due and is_whole):
+                matched = self.take_step(start, part)
+            waiting[rows.start] = matched if is_whole else start
+            return self.fake_score_backward(matched, part, rows, step, weight)
+
+        def train_student(rows: slice, weight: float) -> Means:
+            part, found = batch.part(rows), waiting.pop(rows.start)
+            matched = found if isinstance(found, Matched) else self.take_step(found, part)
+            return self.student_backward(matched, part, weight)
+
+        means = accumulate(train_fake_score, count, size, self.ranks)
+        shared = self.apply_fake_score()
         if student_is_due:
-            guidance = self.params.guidance
-            guided = is_guided(drawn.sigma[share], guidance.alpha, guidance.axis, self.shift)
-            student_means, student_norms = self.update_student(matched, draws, prompts, guided)
-            means, shared = student_means | means, student_norms | shared
+            means = accumulate(train_student, count, size, self.ranks) | means
+            shared = self.apply_student() | shared
         if self.params.watch.is_due(step, self.params.loop.steps):
             shared |= self.watch(step)
-        return self.ranks.part(len(drawn.rows), means, shared)
+        return self.ranks.part(count, means, shared)
+
+    def batch(self, step: int) -> StepBatch:
+        """What this rank needs of one step's draws."""
+        drawn, levels = self.draws.draw(step), self.draws.levels(step).to(self.ranks.device)
+        share, guidance = self.ranks.share(len(drawn.rows)), self.params.guidance
+        return StepBatch(
+            draws=drawn.share(share, self.ranks.device),
+            levels=levels,
+            depth=int(drawn.steps.max()),
+            prompts=read_prompts(self.embeddings, self.rows[drawn.rows[share].numpy()], self.ranks.device),
+            guided=is_guided(drawn.sigma[share], guidance.alpha, guidance.axis, self.shift),
+        )
 
     def watch(self, step: int) -> dict[str, float]:
         """Sample the fixed grid from the student, and the validation plan from the one that would be saved."""
@@ -165,62 +203,76 @@ class StageOneTrainer:
             self.best.offer(step + 1, distance, self.networks.save_student)
         return values
 
-    def run_student(self, draws: Draws, levels: Tensor, prompts: PromptBatch, depth: int) -> Matched:
-        """Each sample's trajectory through its step; only that step's forward carries a gradient."""
-        x_start, step = roll_out(self.roles.student, draws.noise, draws.steps, levels, prompts, depth)
-        velocity = predict_velocity(self.roles.student, x_start, step.upper, prompts)
-        x0 = velocity_to_x0(velocity, x_start, step.upper)
-        x = x0 if self.params.matched == "x0" else euler_step(x_start, velocity, step.upper, step.lower)
-        return Matched(x, x0.detach(), matching_window(step, self.params.sigma_range, self.params.matched))
+    def roll_out(self, batch: StepBatch) -> Start:
+        """Where each sample's own step starts."""
+        draws = batch.draws
+        with self.ranks.autocast():
+            return roll_out(self.roles.student, draws.noise, draws.steps, batch.levels, batch.prompts, batch.depth)
 
-    def update_fake_score(
-        self, matched: Matched, draws: Draws, prompts: PromptBatch, step: int
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Means over samples, and the gradient norm. The head of the latent GAN learns with it."""
-        gan, count, means = self.gan, self.params.batch_size, {}
+    def take_step(self, start: Start, batch: StepBatch) -> Matched:
+        """The forward of each sample's own step, the only one that may carry a gradient."""
+        with self.ranks.autocast():
+            velocity = predict_velocity(self.roles.student, start.x, start.step.upper, batch.prompts)
+        x0 = velocity_to_x0(velocity, start.x, start.step.upper)
+        x = x0 if self.params.matched == "x0" else euler_step(start.x, velocity, start.step.upper, start.step.lower)
+        return Matched(x, x0.detach(), matching_window(start.step, self.params.sigma_range, self.params.matched))
+
+    def fake_score_backward(self, matched: Matched, batch: StepBatch, rows: slice, step: int, weight: float) -> Means:
+        """The gradients of the fake score, and of the latent GAN's head with it; means over samples."""
+        gan, draws, means = self.gan, batch.draws, Means()
         watching: AbstractContextManager[list[Tensor]] = (
             nullcontext([]) if gan is None else last_features(gan.fake_score)
         )
         with self.ranks.autocast():
             with watching as tokens:
-                scored = fake_score_loss(self.roles.fake_score, matched, prompts, draws.fake_sigma, draws.fake_noise)
+                network = self.roles.fake_score
+                scored = fake_score_loss(network, matched, batch.prompts, draws.fake_sigma, draws.fake_noise)
             loss = scored.loss
             if gan is not None:
-                term = gan.fake_score_term(tokens[0], draws.fake_sigma, step, count)
+                term = gan.fake_score_term(tokens[0], draws.fake_sigma, step, self.params.batch_size, rows)
                 loss, means["latent_head_loss"] = loss + term, float(term.detach())
-        norms = {"fake_score_grad_norm": self.fake_stepper.step(loss * self.ranks.weight(count))}
-        if gan is not None:
-            norms["latent_head_grad_norm"] = gan.stepper.apply()
+        (loss * weight).backward()
         watched = by_sigma("fake_score_error", scored.by_sample, draws.fake_sigma)
-        return {"fake_score_loss": float(scored.loss.detach()), **means, **watched}, norms
+        return {"fake_score_loss": float(scored.loss.detach()), **means, **watched}
 
-    def update_student(
-        self, matched: Matched, draws: Draws, prompts: PromptBatch, guided: Tensor
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Means over samples, and the gradient norm."""
-        gan, scale = self.gan, self.params.guidance.scale
-        means = {"guided_share": float(guided.float().mean())}
+    def apply_fake_score(self) -> dict[str, float]:
+        """Step the fake score, and the latent GAN's head with it; gradient norms."""
+        norms = {"fake_score_grad_norm": self.fake_stepper.apply()}
+        if self.gan is not None:
+            norms["latent_head_grad_norm"] = self.gan.stepper.apply()
+        return norms
+
+    def student_backward(self, matched: Matched, batch: StepBatch, weight: float) -> Means:
+        """The gradients of the student; means over samples."""
+        gan, scale, draws = self.gan, self.params.guidance.scale, batch.draws
+        means = {"guided_share": float(batch.guided.float().mean())}
         with self.ranks.autocast():
-            scored = student_loss(self.roles, matched, prompts, draws.sigma, guided, scale, draws.student_noise)
+            scored = student_loss(
+                self.roles, matched, batch.prompts, draws.sigma, batch.guided, scale, draws.student_noise
+            )
             loss = scored.loss
             if gan is not None:
-                term = gan.student_term(matched.x, matched.window.lower, draws.sigma, draws.student_noise, prompts)
+                lower = matched.window.lower
+                term = gan.student_term(matched.x, lower, draws.sigma, draws.student_noise, batch.prompts)
                 loss, means["latent_gan_loss"] = loss + term, float(term.detach())
         self.networks.before_backward(STUDENT)
-        norm = self.student_stepper.step(loss * self.ranks.weight(self.params.batch_size))
-        if gan is not None:  # its term left gradients in the fake score
-            self.fake_stepper.discard()
-            gan.stepper.discard()
-        self.networks.update_average()
+        (loss * weight).backward()
         watched = by_sigma("score_gap", scored.by_sample, draws.sigma)
-        return {"student_loss": float(scored.loss.detach()), **means, **watched}, {"student_grad_norm": norm}
+        return {"student_loss": float(scored.loss.detach()), **means, **watched}
+
+    def apply_student(self) -> dict[str, float]:
+        """Step the student; its gradient norm."""
+        norm = self.student_stepper.apply()
+        if self.gan is not None:  # its term left gradients in the fake score
+            self.fake_stepper.discard()
+            self.gan.stepper.discard()
+        self.networks.update_average()
+        return {"student_grad_norm": norm}
 
 
 @torch.no_grad()
-def roll_out(
-    student: Network, noise: Tensor, steps: Tensor, levels: Tensor, prompts: PromptBatch, depth: int
-) -> tuple[Tensor, Window]:
-    """Each sample's latent at the start of its step, and the window of that step; no step beyond it is run.
+def roll_out(student: Network, noise: Tensor, steps: Tensor, levels: Tensor, prompts: PromptBatch, depth: int) -> Start:
+    """Each sample's latent at the start of its step, and that step; no step beyond it is run.
 
     ``depth`` is the largest step of the whole batch: sharded ranks call the network equally often, if need be on one
     row whose result is dropped.
@@ -232,7 +284,7 @@ def roll_out(
         velocity = predict_velocity(student, x[joined], float(levels[k]), prompts[joined])
         if len(rows):
             x[rows] = euler_step(x[rows], velocity, float(levels[k]), float(levels[k + 1]))
-    return x, Window(levels[steps].float(), levels[steps + 1].float())
+    return Start(x, Window(levels[steps].float(), levels[steps + 1].float()))
 
 
 def fake_score_loss(
