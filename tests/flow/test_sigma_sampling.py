@@ -155,3 +155,23 @@ def test_between_free_knots_the_density_is_linear():
     u = unshift_sigma(sigma_grid(SHIFT), SHIFT)
     expected = torch.where(u >= 0.5, 1 + 4 * (1 - u), 2 + 2 * u)
     torch.testing.assert_close(weights, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("axis", "peak", "mean", "above", "below"),
+    [("u", 0.912, 0.912, 0.303, 0.168), ("sigma", 0.776, 0.883, 0.234, 0.060)],
+)
+def test_the_published_curve_has_the_published_figures_on_u_and_others_on_sigma(axis, peak, mean, above, below):
+    """K = 2: the mean sigma of step 0, P(sigma > 0.95 | step 0) and P(sigma < 0.5 | step 1)."""
+    weights, grid = curve_c(axis), sigma_grid(SHIFT)
+    assert float(grid[weights.argmax()]) == pytest.approx(peak, abs=5e-4)
+    count = 40_000
+    first = sample_window_sigmas(weights, SHIFT, level(1.0, count), level(0.75, count), seeded())
+    second = sample_window_sigmas(weights, SHIFT, level(0.75, count), level(0.0, count), seeded())
+    assert float(first.mean()) == pytest.approx(mean, abs=0.001)
+    assert float((first > 0.95).double().mean()) == pytest.approx(above, abs=0.008)
+    assert float((second < 0.5).double().mean()) == pytest.approx(below, abs=0.008)
+
+
+def test_the_published_curve_peaks_at_a_u_of_776_thousandths():
+    assert float(grid_u()[curve_c("u").argmax()]) == pytest.approx(0.776, abs=1e-9)

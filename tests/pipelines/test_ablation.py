@@ -23,19 +23,27 @@ def params() -> AblationParams:
 def test_the_settings_of_the_base_vary_one_factor_at_a_time_with_three_seeds(params):
     settings = pd.DataFrame([setting.columns for setting in params.settings()])
     counts = {name: settings[name].mode()[0] for name in VARIED}
-    assert ((settings[VARIED] != pd.Series(counts)).sum(axis=1) <= 1).all()
+    differs = settings[VARIED] != pd.Series(counts)
+    assert (differs.drop(columns="importance_axis").sum(axis=1) <= 1).all()
+    assert (settings.loc[differs["importance_axis"], "importance"] == "c").all()  # uniform is so on either axis
     assert (settings.groupby(VARIED)["seed"].nunique() >= 3).all()
     assert {0.0, 0.5, 0.8, 0.94, 1.0} <= set(settings["alpha"])
     assert {1, 2, 4} <= set(settings["steps"])
     assert {"uniform", "c"} == set(settings["importance"])
-    assert {"sigma", "u"} == set(settings["axis"])
+    assert {"sigma", "u"} == set(settings["alpha_axis"])
+    curves = settings[settings["importance"] == "c"]
+    assert set(zip(curves["alpha_axis"], curves["importance_axis"], strict=True)) == {
+        ("sigma", "u"),
+        ("sigma", "sigma"),
+    }
 
 
 def test_a_setting_trains_what_its_columns_say(params):
     for setting in params.settings():
         training, columns = setting.training, setting.columns
-        assert (training.guidance.alpha, training.guidance.axis) == (columns["alpha"], columns["axis"])
-        assert (training.importance.curve, training.importance.axis) == (columns["importance"], columns["axis"])
+        assert (training.guidance.alpha, training.guidance.axis) == (columns["alpha"], columns["alpha_axis"])
+        importance = (columns["importance"], columns["importance_axis"])
+        assert (training.importance.curve, training.importance.axis) == importance
         assert (training.num_inference_steps, training.seed) == (columns["steps"], columns["seed"])
         same = {"seed": 0, "num_inference_steps": 2, "guidance": params.training.guidance}
         unvaried = {**same, "importance": params.training.importance}
@@ -61,7 +69,7 @@ def test_an_interrupted_ablation_goes_on_where_it_was(run_pipeline, tmp_path, mo
     assert len(names) == 5  # two finished, one failed and ran again, one more
     assert names[2] == names[3]
     table = pd.read_csv(newest(tmp_path, "08_reporting/ablation.csv"))
-    assert list(table.columns[:5]) == [*VARIED, "seed"]
+    assert list(table.columns[:6]) == [*VARIED, "seed"]
     assert {"alignment", "diversity", "fid", "entropy_background", "total_variation_size"} <= set(table.columns)
     assert len(table) == 4
     assert table.notna().all().all()
@@ -69,7 +77,7 @@ def test_an_interrupted_ablation_goes_on_where_it_was(run_pipeline, tmp_path, mo
 
 
 def test_the_summary_is_mean_and_deviation_over_seeds():
-    row = {"alpha": 0.5, "importance": "c", "steps": 2, "axis": "u"}
+    row = {"alpha": 0.5, "importance": "c", "steps": 2, "alpha_axis": "sigma", "importance_axis": "u"}
     table = pd.DataFrame([{**row, "seed": seed, "fid": fid} for seed, fid in ((1, 1.0), (2, 2.0), (3, 6.0))])
     summary = summarise_variations(table)
     assert summary[["fid_mean", "fid_std"]].to_numpy().tolist() == [[3.0, pytest.approx(7**0.5)]]
@@ -77,12 +85,10 @@ def test_the_summary_is_mean_and_deviation_over_seeds():
 
 
 def test_the_curve_follows_alpha_alone():
+    same = {"importance": "c", "alpha_axis": "sigma", "importance_axis": "u", "alignment": 0.9}
     rows = [(1.0, 2, 30.0), (0.0, 2, 60.0), (0.5, 2, 50.0), (0.5, 1, 10.0)]
     table = pd.DataFrame(
-        [
-            {"alpha": alpha, "importance": "c", "steps": steps, "axis": "u", "diversity": diversity, "alignment": 0.9}
-            for alpha, steps, diversity in rows
-        ]
+        [{"alpha": alpha, "steps": steps, **same, "diversity": diversity} for alpha, steps, diversity in rows]
     )
     summary = summarise_variations(pd.concat([table.assign(seed=1), table.assign(seed=2)]))
     figure = plot_alignment_against_diversity(summary, table.iloc[:1])

@@ -22,7 +22,7 @@ def test_the_published_settings(env):
     params = parameters(env)["student"]
     assert (params.num_inference_steps, params.batch_size, params.loop.steps) == (2, 64, 500)
     assert params.guidance.model_dump() == {"scale": 7.0, "alpha": 0.96, "axis": "sigma"}
-    assert (params.importance.curve, params.importance.axis, params.importance.smoothing) == ("c", "sigma", 100.0)
+    assert (params.importance.curve, params.importance.axis, params.importance.smoothing) == ("c", "u", 100.0)
     assert (params.sigma_range, params.matched, params.fake_updates) == ("step", "step_end", 1)
     assert (params.parametrization, params.gradient_checkpointing, params.ema_decay) == ("full", True, 0.0)
     for optimizer, lr, clip_norm in ((params.student, 5e-6, 2.0), (params.fake_score, 4e-5, 1.0)):

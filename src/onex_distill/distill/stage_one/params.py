@@ -27,7 +27,10 @@ class GuidanceParams(Params):
 
 
 class ImportanceParams(Params):
-    """The density from which the student update draws sigma: a preset, or knots (1000 (1 - axis), density)."""
+    """The density from which the student update draws sigma: a preset, or knots (1000 (1 - axis), density).
+
+    The published curve lives on u, whereas alpha, ``GuidanceParams``, lives on sigma.
+    """
 
     curve: Curve
     axis: Axis

@@ -9,16 +9,17 @@ from onex_distill.distill.stage_one.params import GuidanceParams, ImportancePara
 from onex_distill.flow.guidance import Axis
 from onex_distill.parameters import Params, Seed
 
-VARIED = ["alpha", "importance", "steps", "axis"]
+VARIED = ["alpha", "importance", "steps", "alpha_axis", "importance_axis"]
 
 
 class Variation(Params):
-    """One setting: the guidance threshold, the importance curve, the student's steps, and the axis of both curves."""
+    """One setting: the guidance threshold, the importance curve, the student's steps, and the axis of either curve."""
 
     alpha: float = Field(ge=0, le=1)
     importance: Preset
     steps: PositiveInt
-    axis: Axis
+    alpha_axis: Axis
+    importance_axis: Axis
 
 
 class Setting(NamedTuple):
@@ -61,9 +62,9 @@ def _changed(training: StageOneParams, variation: Variation, seed: int) -> Stage
         update={
             "seed": seed,
             "num_inference_steps": variation.steps,
-            "guidance": GuidanceParams(scale=guidance.scale, alpha=variation.alpha, axis=variation.axis),
+            "guidance": GuidanceParams(scale=guidance.scale, alpha=variation.alpha, axis=variation.alpha_axis),
             "importance": ImportanceParams(
-                curve=variation.importance, axis=variation.axis, smoothing=importance.smoothing
+                curve=variation.importance, axis=variation.importance_axis, smoothing=importance.smoothing
             ),
         }
     )
