@@ -204,3 +204,11 @@ def test_right_to_left_nul_and_marks_are_text(tmp_path):
     path = tmp_path / "captions.csv"
     path.write_text("text\nדג קטן\na\x00b\n", encoding="utf-8-sig")
     assert texts(path) == ["דג קטן", "a\x00b"]
+
+
+def test_a_split_may_be_given_to_all_rows(tmp_path):
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps(COCO))
+    assert load(path, split="heldout")["split"].tolist() == ["heldout", "heldout"]
+    with pytest.raises(DatasetError, match=r"split 'test' of .* is unknown; it is one of train, reference, heldout"):
+        load(path, split="test")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from onex_distill.storage.prompt_table import SPLITS, build_prompt_table, rows_of_split, split_of
+from onex_distill.storage.prompt_table import SPLITS, build_prompt_table, join_prompts, rows_of_split, split_of
 
 WORDS = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=20)
 
@@ -85,7 +85,7 @@ def test_an_empty_table_is_refused():
 
 @pytest.mark.parametrize("text", ["", "   ", "...!?", "___", "🙂", None])
 def test_a_caption_without_letters_is_refused_with_its_place(text):
-    with pytest.raises(ValueError, match="caption 2 (is empty|has no letter or digit)") as error:
+    with pytest.raises(ValueError, match=r"caption 2 (is empty|has no letter or digit)") as error:
         build_prompt_table(captions("a red circle", text, "a blue square"))
     assert "\n" not in str(error.value)
 
@@ -209,3 +209,41 @@ def test_the_last_of_a_million_captions_is_checked_too():
         build_prompt_table(captions(*texts, "a blue square", id=[*ids, "id-5"]))
     with pytest.raises(ValueError, match="caption 1000000 has no letters"):
         build_prompt_table(captions(*texts, "", id=[*ids, "last"]))
+
+
+def joined(training, evaluation, seed=0, **counts):
+    return join_prompts(build_prompt_table(training), build_prompt_table(evaluation), counts, seed)
+
+
+MANY = captions(*[f"caption number {i}" for i in range(400)])
+
+
+def test_of_one_file_training_and_evaluation_share_nothing():
+    table = joined(MANY, MANY)
+    assert sorted(table["text"]) == sorted(MANY["text"])
+    assert (table["split"] == table["text"].map(split_of)).all()
+    assert rows_of_split(table, "heldout").tolist() == list(range(len(table)))[-len(rows_of_split(table, "heldout")) :]
+
+
+def test_captions_of_another_file_are_held_out_and_never_trained_on():
+    evaluation = captions("a cat", "caption number 3", "a dog", split=["heldout"] * 3)
+    table = joined(MANY, evaluation)
+    assert table.loc[table["split"] == "heldout", "text"].tolist() == ["a cat", "caption number 3", "a dog"]
+    assert "caption number 3" not in set(table.loc[table["split"] != "heldout", "text"])
+    assert table["id"].is_unique
+    assert table["source_hash"].nunique() == 2
+
+
+def test_as_many_of_each_split_are_kept_as_are_drawn():
+    table = joined(MANY, MANY, train=20, reference=7, heldout=5)
+    assert table["split"].value_counts().to_dict() == {"train": 20, "reference": 7, "heldout": 5}
+    assert table.equals(joined(MANY, MANY, train=20, reference=7, heldout=5))
+    other = joined(MANY, MANY, seed=1, train=20, reference=7, heldout=5)
+    assert set(other["text"]) != set(table["text"])
+    fewer = joined(MANY, MANY, train=20, reference=7, heldout=3)
+    assert fewer.loc[fewer["split"] == "heldout", "text"].tolist() == table["text"].tolist()[-5:-2]
+
+
+def test_an_evaluation_without_heldout_captions_is_refused():
+    with pytest.raises(ValueError, match="no caption is in the split 'heldout'"):
+        joined(MANY, captions("a", "b", split=["train", "train"]))

@@ -15,7 +15,7 @@ from pydantic import PositiveInt, ValidationError, model_validator
 from onex_distill.datasets.caption_files import COLUMNS, FORMATS, Row, bad_rows, read_rows, value_of
 from onex_distill.parameters import Params
 from onex_distill.storage.files import absent
-from onex_distill.storage.prompt_table import fault_of
+from onex_distill.storage.prompt_table import SPLITS, fault_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +47,9 @@ class CaptionsDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
     ``filepath`` is a .txt (a caption per line), .csv, .tsv, .jsonl, .json (a list, or COCO's captions) or .parquet
     file, or a folder, of which every .parquet file is read in the order of names. ``column`` names the captions, with
     dots inside nested objects (``Task2.Caption``); without it the first of text, caption, prompt and captions is taken.
-    Of several captions in a row, one is chosen by ``seed``. ``filters`` (``CaptionFilters``) are applied before
-    ``count``, which keeps as many captions, chosen by ``seed``, in the order of the file.
+    Of several captions in a row, one is chosen by ``seed``. ``split`` puts every row into one split. ``filters``
+    (``CaptionFilters``) are applied before ``count``, which keeps as many captions, chosen by ``seed``, in the order of
+    the file.
     """
 
     def __init__(
@@ -56,19 +57,22 @@ class CaptionsDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         *,
         filepath: str,
         column: str | None = None,
+        split: str | None = None,
         filters: dict[str, Any] | None = None,
         count: int | None = None,
         seed: int = 0,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self._filepath = Path(filepath)
-        self.column, self.count, self.seed = column, count, seed
+        self.column, self.split, self.count, self.seed = column, split, count, seed
         self.metadata = metadata
         try:
             self.filters = CaptionFilters.model_validate(filters or {})
         except ValidationError as error:
             reason = " ".join(error.errors()[0]["msg"].splitlines())
             raise DatasetError(f"the filters of {filepath} are wrong: {reason}") from None
+        if split not in (None, *SPLITS):
+            raise DatasetError(f"split {split!r} of {filepath} is unknown; it is one of {', '.join(SPLITS)}")
         if count is not None and count < 1:
             raise DatasetError(f"count {count} of {filepath} keeps no caption; give 1 or more, or leave it out")
 
@@ -151,7 +155,7 @@ class CaptionsDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
             name = names[chosen] if isinstance(names, list) and names else name
             text = text[chosen] if text else None
         name = str(name) if isinstance(name, int) and not isinstance(name, bool) else name
-        return {"id": name, "text": text, "split": row.content.get("split")}
+        return {"id": name, "text": text, "split": self.split or row.content.get("split")}
 
     @property
     def _optional(self) -> bool:

@@ -4,12 +4,14 @@ Columns of the result: ``id``, ``text``, ``split`` (train, reference or heldout)
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
+import torch
 
 SPLITS = ("train", "reference", "heldout")
+TRAINED = ("train", "reference")
 CHUNK = 1 << 18  # rows
 SHOWN = 5  # bad captions named in one message
 _SPLIT_OF_BUCKET = ("heldout", "reference") + ("train",) * 6
@@ -50,6 +52,48 @@ def build_prompt_table(captions: pd.DataFrame) -> pd.DataFrame:
         np.zeros(len(table), dtype=np.int8), pd.Index([digest.hexdigest()])
     )
     return table[["id", "text", "split", "source_hash"]]
+
+
+def join_prompts(
+    training: pd.DataFrame, evaluation: pd.DataFrame, counts: Mapping[str, int | None], seed: int
+) -> pd.DataFrame:
+    """One table of what a run draws: trainings from ``training``, the held-out rows of ``evaluation`` at its end.
+
+    A caption that the evaluation holds out is never trained on, in whatever split its file has it.
+
+    Args:
+        training: A prompt table, of which the splits train and reference are kept.
+        evaluation: A prompt table, of which the split heldout is kept; it may be the same one.
+        counts: Rows to keep of each split, chosen by ``seed``; all where None. Held-out rows stay in drawn order.
+        seed: Of the choice.
+
+    Returns:
+        A prompt table.
+
+    Raises:
+        ValueError: When ``evaluation`` holds nothing out, or ids are not unique.
+    """
+    heldout = evaluation.iloc[draw_rows(rows_of_split(evaluation, "heldout"), counts.get("heldout"), seed)]
+    others = training[(training["split"] != "heldout") & ~training["text"].isin(set(evaluation_texts(evaluation)))]
+    kept = [np.sort(draw_rows(np.flatnonzero(others["split"] == name), counts.get(name), seed)) for name in TRAINED]
+    trained = others.iloc[np.sort(np.concatenate(kept))]
+    if set(heldout["id"]) & set(trained["id"]):
+        heldout = heldout.assign(id="evaluation-" + heldout["id"].astype(str))
+    return pd.concat([trained, heldout], ignore_index=True).astype({"split": "category", "source_hash": "category"})
+
+
+def evaluation_texts(evaluation: pd.DataFrame) -> list[str]:
+    """The captions that are held out."""
+    texts: list[str] = evaluation.loc[evaluation["split"] == "heldout", "text"].tolist()
+    return texts
+
+
+def draw_rows(rows: np.ndarray, count: int | None, seed: int) -> np.ndarray:
+    """At most ``count`` of the rows, in the order of a seed; all of them, as they are, where there is no count."""
+    if count is None:
+        return rows
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return rows[order.numpy()[:count]]
 
 
 def rows_of_split(prompts: pd.DataFrame, split: str) -> np.ndarray:

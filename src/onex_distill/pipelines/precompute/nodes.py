@@ -1,9 +1,10 @@
 """Nodes of the precompute pipeline."""
 
+import logging
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-import torch
 
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
@@ -12,15 +13,29 @@ from onex_distill.models.conditions import Conditions
 from onex_distill.models.embedding import EmbeddingJob
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.models.text import count_truncated
-from onex_distill.pipelines.precompute.params import CaptionSetParams, TeacherSamplingParams, TextParams
+from onex_distill.pipelines.precompute.params import (
+    CaptionSetParams,
+    PromptCountsParams,
+    TeacherSamplingParams,
+    TextParams,
+)
 from onex_distill.storage.frame import store_frame
-from onex_distill.storage.prompt_table import build_prompt_table, rows_of_split
+from onex_distill.storage.prompt_table import build_prompt_table, draw_rows, join_prompts, rows_of_split
 from onex_distill.storage.tensor_table import TensorTable
 
+logger = logging.getLogger(__name__)
 
-def prepare_prompts(captions: pd.DataFrame) -> pd.DataFrame:
-    """Check the captions before anything expensive and give each an id and a split."""
-    return build_prompt_table(captions)
+
+def prepare_prompts(
+    captions: pd.DataFrame,
+    evaluation_captions: pd.DataFrame,
+    counts: PromptCountsParams,
+    evaluation: CaptionSetParams,
+) -> pd.DataFrame:
+    """Check the captions, give each an id and a split, and keep those that trainings and evaluation will draw."""
+    kept = {"train": counts.train, "reference": counts.reference, "heldout": evaluation.captions}
+    tables = [build_prompt_table(table) for table in (captions, evaluation_captions)]
+    return join_prompts(tables[0], tables[1], kept, counts.seed)
 
 
 def embed_prompts(
@@ -55,19 +70,20 @@ def gather_conditions(teacher: TeacherFolder, embeddings: TensorTable, empty: Te
 
 def plan_evaluation(prompts: pd.DataFrame, params: CaptionSetParams) -> pd.DataFrame:
     """The plan on which every method is sampled and scored; no training sees its captions."""
-    return plan_samples(prompts, "heldout", params)
+    rows = rows_of_split(prompts, "heldout")
+    if len(rows) < params.captions:
+        logger.warning("The evaluation has %d captions; evaluation_set.captions is %d.", len(rows), params.captions)
+    return _plan(prompts, rows[: params.captions], params)
 
 
 def plan_validation(prompts: pd.DataFrame, params: CaptionSetParams) -> pd.DataFrame:
     """The plan on which stage one is watched; neither its training nor the evaluation reads these captions."""
-    return plan_samples(prompts, "reference", params)
+    return _plan(prompts, draw_rows(rows_of_split(prompts, "reference"), params.captions, params.seed), params)
 
 
-def plan_samples(prompts: pd.DataFrame, split: str, params: CaptionSetParams) -> pd.DataFrame:
+def _plan(prompts: pd.DataFrame, chosen: np.ndarray, params: CaptionSetParams) -> pd.DataFrame:
     """One row per image to be sampled: ``prompt_row``, ``prompt_id``, ``text``, ``noise_seed``."""
-    known = rows_of_split(prompts, split)
-    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(params.seed))
-    rows = [known[i] for i in order.tolist()[: params.captions] for _ in range(params.images_per_caption)]
+    rows = np.repeat(chosen, params.images_per_caption)
     plan = prompts.loc[rows, ["id", "text"]].rename(columns={"id": "prompt_id"})
     plan.insert(0, "prompt_row", rows)
     plan["noise_seed"] = range(params.seed, params.seed + len(rows))

@@ -16,6 +16,18 @@ class TextParams(Params):
     batch_size: PositiveInt
 
 
+class PromptCountsParams(Params):
+    """How many captions of the splits train and reference are kept, and so embedded; all where it is null.
+
+    They are chosen by ``seed``. As many as the updates of the longest training draw are enough: more would be embedded
+    and seldom or never read.
+    """
+
+    seed: int
+    train: PositiveInt | None
+    reference: PositiveInt | None
+
+
 class CaptionSetParams(Params):
     """How many captions of a split are sampled, how often each, and from which noise."""
 

@@ -54,7 +54,12 @@ def create_embedding() -> Pipeline:
     """Captions to prompts and their embeddings."""
     return Pipeline(
         [
-            Node(nodes.prepare_prompts, "captions", "prompts", name="prepare_prompts"),
+            Node(
+                nodes.prepare_prompts,
+                ["captions", "evaluation_captions", "params:prompt_counts", "params:evaluation_set"],
+                "prompts",
+                name="prepare_prompts",
+            ),
             Node(
                 nodes.embed_prompts,
                 ["prompts", "teacher", "params:text", "params:compute", "runs", "resource_plan"],

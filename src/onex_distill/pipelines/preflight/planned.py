@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from onex_distill.datasets import CaptionsDataset, TeacherDataset
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.models.teacher import TeacherFolder
-from onex_distill.pipelines.precompute.params import CaptionSetParams
-from onex_distill.storage.prompt_table import build_prompt_table
+from onex_distill.pipelines.precompute.params import CaptionSetParams, PromptCountsParams
+from onex_distill.storage.prompt_table import build_prompt_table, join_prompts
 
 P = TypeVar("P", bound=BaseModel)
 
@@ -57,9 +57,12 @@ class Planned:
     @cached_property
     def prompts(self) -> pd.DataFrame | None:
         """The prompt table of the run: that of its captions, or the stored one."""
-        if "captions" in self.captions:
-            return self.captions["captions"]
-        return self.catalog.load("prompts") if "prompts" in self.inputs else None
+        if "prepare_prompts" not in self.nodes:
+            return self.catalog.load("prompts") if "prompts" in self.inputs else None
+        counts: PromptCountsParams = self.catalog.load("params:prompt_counts")
+        heldout: CaptionSetParams = self.catalog.load("params:evaluation_set")
+        kept = {"train": counts.train, "reference": counts.reference, "heldout": heldout.captions}
+        return join_prompts(self.captions["captions"], self.captions["evaluation_captions"], kept, counts.seed)
 
     @cached_property
     def compute(self) -> ComputeParams | None:
