@@ -216,7 +216,7 @@ def test_a_bad_setting_ends_the_run_before_its_first_node(refusal, name):
 def test_a_selection_of_nodes_is_checked_for_what_it_reads_alone(refusal, raw):
     shutil.rmtree(raw / "teacher/text_encoder_3")
     message = refusal(node_names=["embed_prompts"])
-    assert "prompts is not there yet" in message
+    assert "prompts, resource_plan are not there yet" in message
     assert "run `kedro run --pipelines=distill` first" in message
 
 

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from kedro.framework.project import pipelines
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
@@ -40,17 +39,12 @@ def check_run(pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
 
 
 def inputs_exist(planned: Planned) -> None:
-    """Every dataset that no selected node makes is there; a teacher with an address is fetched by a later check."""
+    """Every input that no pipeline makes is there; a teacher with an address is fetched by a later check."""
     for name in planned.inputs:
         if planned.catalog.exists(name) or getattr(planned.catalog.get(name), "can_fetch", False):
             continue
         path = planned.path(name)
         where = "" if path is None else f" ({absent(path)})"
-        makers = [key for key, one in pipelines.items() if name in one.datasets() - one.inputs()]
-        makers = [key for key in makers if key not in ("__default__", "teacher")]
-        if makers:
-            maker = "distill" if "distill" in makers else makers[0]
-            raise ValueError(f"{name} is not there yet{where}; run `kedro run --pipelines={maker}` first")
         raise ValueError(f"the input {name} is missing{where}; put it there, or correct its path in the catalog")
 
 
