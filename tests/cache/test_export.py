@@ -15,6 +15,7 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 from diffusers.callbacks import PipelineCallback
+from peft import LoraConfig
 from torch import nn
 
 from onex_distill.cache.block_cache import BlockCache, is_cached
@@ -569,3 +570,23 @@ def test_sampling_unlike_the_training_is_warned_of(fractional, noise, caplog):
 def test_a_missing_budget_points_to_the_dial(fractional):
     with pytest.raises(ValueError, match="a student of many budgets is dial_pipeline"):
         fractional(TEXTS, nfe=1.2)
+
+
+def test_slicing_and_offloading_change_no_image(fractional, noise):
+    expected = fractional(TEXTS, latents=noise[:2], output_type="pt").images
+    fractional.vae.enable_slicing()
+    fractional.enable_model_cpu_offload(device="cpu")
+    for _ in range(2):
+        images = fractional(TEXTS, latents=noise[:2], output_type="pt").images
+        torch.testing.assert_close(images, expected, rtol=1e-4, atol=1e-4)
+    assert not is_cached(fractional.transformer)
+
+
+def test_an_adapter_on_top_is_sampled_with_and_without(fractional, noise):
+    expected = sampled(fractional, noise)
+    with seeded(3):
+        adapter = LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+        fractional.transformer.add_adapter(adapter)
+    assert not torch.allclose(sampled(fractional, noise), expected, atol=1e-3)
+    fractional.transformer.disable_adapters()
+    assert nearly(sampled(fractional, noise), expected)

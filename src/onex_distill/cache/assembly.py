@@ -15,7 +15,7 @@ def build_student(
     num_inference_steps: int,
     max_sequence_length: int,
 ) -> FractionalStableDiffusion3Pipeline:
-    """A pipeline whose components all have the dtype that the teacher's transformer is stored in.
+    """A pipeline in the dtype that the teacher's transformer is stored in.
 
     Its scheduler takes the steps at the levels that the student was trained at, whatever else the teacher's could do.
 
@@ -27,18 +27,17 @@ def build_student(
         max_sequence_length: Tokens of the T5 part of its embeddings.
     """
     dtype = stored_dtype(teacher.transformer.path)
-    components = teacher.load_text_pipeline().components
+    components = teacher.load_text_pipeline(dtype=dtype).components
     sigmas = step_sigmas(num_inference_steps, teacher.shift)[:-1].tolist()
-    pipeline = FractionalStableDiffusion3Pipeline(
+    return FractionalStableDiffusion3Pipeline(
         **{
             **components,
-            "transformer": student.load(),
-            "vae": teacher.autoencoder.load(),
+            "transformer": student.load(dtype=dtype),
+            "vae": teacher.autoencoder.load(dtype=dtype),
             "scheduler": FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=teacher.shift),
         },
-        compensation=compensation.load(),
+        compensation=compensation.load(dtype=dtype),
         num_inference_steps=num_inference_steps,
         max_sequence_length=max_sequence_length,
         sigmas=sigmas,
     )
-    return pipeline.to(dtype)
