@@ -7,6 +7,7 @@ from onex_distill.hooks import (
     KnownNamesHook,
     MissingInputsHook,
     PreflightHook,
+    RecordHook,
     RunFoldersHook,
 )
 from onex_distill.recipe import RecipeConfigLoader
@@ -16,6 +17,7 @@ HOOKS = (
     BuiltTeacherHook(),
     MissingInputsHook(),
     PreflightHook(),
+    RecordHook(),
     RunFoldersHook(),
     FinishedRunsHook(),
 )

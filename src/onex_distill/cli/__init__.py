@@ -6,6 +6,7 @@ from onex_distill.cli.adopt import adopt_teacher
 from onex_distill.cli.errors import readable
 from onex_distill.cli.generate import generate
 from onex_distill.cli.run import run
+from onex_distill.cli.versions import compare, prune, runs
 
 __all__ = ["cli", "readable"]
 
@@ -15,6 +16,5 @@ def cli() -> None:
     """Commands of this project."""
 
 
-cli.add_command(run)
-cli.add_command(adopt_teacher)
-cli.add_command(generate)
+for command in (run, adopt_teacher, generate, runs, compare, prune):
+    cli.add_command(command)

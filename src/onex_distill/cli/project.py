@@ -1,5 +1,6 @@
 """What commands read of the project's configuration."""
 
+from pathlib import Path
 from typing import Any
 
 from kedro.framework.session import KedroSession
@@ -13,3 +14,10 @@ def catalog_config(env: str | None, params: dict[str, Any]) -> dict[str, dict[st
         if "filepath" in entry:
             entry["filepath"] = (context.project_path / entry["filepath"]).as_posix()
     return config
+
+
+def data_folder(env: str | None, params: dict[str, Any]) -> Path:
+    """The data folder of an environment, or the one on the command line."""
+    context = KedroSession.create(env=env, runtime_params=params).load_context()
+    folder = params.get("data") or context.config_loader["globals"]["data"]
+    return Path(context.project_path / folder)

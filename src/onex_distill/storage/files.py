@@ -9,7 +9,10 @@ MADE = (  # names of files in run folders: checkpoints, tables, models, tokenize
     *(f"{stem}-*.safetensors" for stem in ("rank", "part", "step")),
     *(f"{stem}*.safetensors" for stem in ("diffusion_pytorch_model", "model", "adapter_model")),
     *(f"{stem}*.safetensors.index.json" for stem in ("diffusion_pytorch_model", "model")),
-    *(f"{stem}.json" for stem in ("state", "table", "config", "checksums", "identity", "job", "model_index")),
+    *(
+        f"{stem}.json"
+        for stem in ("state", "table", "config", "checksums", "identity", "job", "model_index", "handles")
+    ),
     *(f"{stem}.json" for stem in ("scheduler_config", "generation_config", "adapter_config", "vocab")),
     *(f"{stem}.json" for stem in ("tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens")),
     *("merges.txt", "spiece.model", "chat_template.jinja"),
