@@ -39,10 +39,10 @@ def entering_streams(transformer: SD3Transformer2DModel) -> Iterator[list[list[S
 
 
 def residual_loss(compensation: Compensation, forwards: Sequence[list[Streams]], sigmas: Tensor) -> Tensor:
-    """Squared error of the compensated residuals over the squared size of the true ones: mean over bands and streams.
+    """Squared error of the compensated residuals over the squared size of the true ones, sample by sample.
 
-    ``forwards`` are the streams of every step of a sampling through ``sigmas`` (K + 1,). Plain caching has the squared
-    reuse error.
+    The mean over samples, bands, streams and later steps, so that a batch may be split. ``forwards`` are the streams of
+    every step of a sampling through ``sigmas`` (K + 1,). Plain caching has the squared reuse error.
     """
     errors = []
     for step in range(1, len(forwards)):
@@ -60,4 +60,5 @@ def _residual(entering: list[Streams], band: Band) -> Streams:
 
 
 def _relative_error(compensated: Tensor, true: Tensor) -> Tensor:
-    return (compensated.float() - true.float()).square().mean() / true.float().square().mean()
+    errors = (compensated.float() - true.float()).square().mean((1, 2))
+    return (errors / true.float().square().mean((1, 2))).mean()

@@ -5,6 +5,7 @@ Shapes: B batch; latents (B, C, H, W); images RGB, nominally in [0, 1], (B, 3, H
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
@@ -15,6 +16,8 @@ from onex_distill.models.prompts import PromptBatch
 from onex_distill.models.velocity import predict_guided_velocity, predict_velocity
 
 BeforeStep = Callable[[int], None]
+Precision = Literal["fp32", "bf16"]  # of a decoder's weights and arithmetic
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,15 @@ def test_a_run_fits_then_trains(jobs, tmp_path):
     changes = {"steps": 6, "fitting_steps": 2, "discriminator_warmup": 1}
     history = pd.read_parquet(launch(jobs("cotraining", tmp_path, **changes)) / "losses.parquet")
     assert history["step"][history["residual_loss"].notna()].tolist() == [0, 1]
-    assert history["step"][history["generator_loss"].notna()].tolist() == [4]
-    assert history["step"][history["discriminator_loss"].notna()].tolist() == [2, 3, 5]
+    assert history["step"][history["generator_loss"].notna()].tolist() == [3, 5]
+    assert history["step"][history["discriminator_loss"].notna()].tolist() == [2, 4]
 
 
 def test_fitting_changes_the_compensation_of_every_band_and_nothing_else(build, batch):
     trainer = build("dial", fitting_steps=2)
     student, compensation = snapshot(trainer.adapted), snapshot(trainer.compensation)
     heads = snapshot(trainer.judges.discriminator)
-    trainer.fit_compensation(batch, 0, 1.0)
+    trainer.fit_compensation(batch, 0)
     moved = changed(trainer.compensation, compensation)
     for start, stop in trainer.compensation.bands:
         assert {f"{stream}.{start}_{stop}.down.weight" for stream in ("text", "image")} <= moved
@@ -40,7 +40,7 @@ def test_fitting_changes_the_compensation_of_every_band_and_nothing_else(build, 
 
 def test_fitting_draws_new_noise_every_step(build, batch):
     trainer = build("cotraining", fitting_steps=2)
-    first, again, other = (trainer.noise_like(batch.noise, step, "fitting noise") for step in (0, 0, 1))
+    first, again, other = (trainer.noise_like(batch.noise, step, "fitting noise", slice(None)) for step in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -78,7 +78,7 @@ def test_a_discriminator_update_changes_the_heads_only(build, batch):
     student, heads = snapshot(trainer.adapted), snapshot(trainer.judges.discriminator)
     compensation = snapshot(trainer.compensation)
     modes = grad_modes(trainer.transformer)
-    trainer.update_discriminator(batch, 0, 1.0)
+    trainer.update_discriminator(batch, 0)
     assert changed(trainer.judges.discriminator, heads) == set(heads)
     assert not changed(trainer.adapted, student)
     assert not changed(trainer.compensation, compensation)
@@ -88,13 +88,13 @@ def test_a_discriminator_update_changes_the_heads_only(build, batch):
 def test_the_compensation_warms_up_alone(build, batch):
     trainer = build("cotraining")
     student, compensation = snapshot(trainer.adapted), snapshot(trainer.compensation)
-    _, norms = trainer.update_generator(Phase.WARM_UP, batch, 1.0)
+    _, norms = trainer.update_generator(Phase.WARM_UP, batch, 2)
     assert changed(trainer.compensation, compensation)
     assert not changed(trainer.adapted, student)
     assert not trainer.student_stepper.optimizer.state
     assert "student_grad_norm" not in norms
     compensation = snapshot(trainer.compensation)
-    _, norms = trainer.update_generator(Phase.GENERATOR, batch, 1.0)
+    _, norms = trainer.update_generator(Phase.GENERATOR, batch, 2)
     assert changed(trainer.compensation, compensation)
     moved = changed(trainer.adapted, student)
     assert moved
@@ -118,14 +118,14 @@ def test_the_output_loss_compares_with_the_uncached_start(build, batch):
     x0 = sample_latents(
         trainer.transformer, batch.noise, levels, batch.prompts, before_step=trainer.path.cache.begin_step
     )
-    means, _ = trainer.update_generator(Phase.GENERATOR, batch, 1.0)
+    means, _ = trainer.update_generator(Phase.GENERATOR, batch, 2)
     assert means["output_loss"] == pytest.approx(float((x0 - target).square().mean()), rel=1e-4)
 
 
 def test_the_output_loss_trains_the_compensation(build, batch):
     trainer = build("cotraining", adversarial_weight=0.0)
     before = snapshot(trainer.compensation)
-    _, norms = trainer.update_generator(Phase.GENERATOR, batch, 1.0)
+    _, norms = trainer.update_generator(Phase.GENERATOR, batch, 2)
     assert norms["compensation_grad_norm"] > 0
     assert "image.1_3.down.weight" in changed(trainer.compensation, before)
 
@@ -169,7 +169,7 @@ def test_the_feature_loss_compares_the_last_steps_tokens(build, batch):
     assert weight == 0.3
     torch.testing.assert_close(loss.detach(), (cached - uncached).square().mean())
     before = snapshot(trainer.compensation)
-    trainer.update_generator(Phase.GENERATOR, batch, 1.0)
+    trainer.update_generator(Phase.GENERATOR, batch, 2)
     assert "image.1_3.down.weight" in changed(trainer.compensation, before)
 
 
@@ -200,7 +200,7 @@ def test_bands_are_drawn_by_seed_and_step(build):
 
 def test_an_update_goes_the_path_of_its_bands(build, batch):
     trainer = build("cotraining", candidates=DIAL, compensation_warmup=0)
-    for step in range(12):
+    for step in range(20):
         trainer.update(step)
         assert trainer.path.cache.plan == trainer.plan(step)
     moved = {name for name, p in trainer.compensation.named_parameters() if "down" in name and p.abs().sum() > 0}
@@ -211,7 +211,7 @@ def test_an_update_without_bands_leaves_the_compensation(build, batch):
     trainer = build("cotraining", candidates=DIAL, compensation_warmup=0)
     compensation, student = snapshot(trainer.compensation), snapshot(trainer.adapted)
     trainer.path.cache.use(reuse_after_first((), 2))
-    trainer.update_generator(Phase.GENERATOR, batch, 1.0)
+    trainer.update_generator(Phase.GENERATOR, batch, 2)
     assert not changed(trainer.compensation, compensation)
     assert changed(trainer.adapted, student)
 

@@ -5,7 +5,14 @@ from onex_distill.distill.stage_two.schedule import Phase, Schedule
 
 @pytest.mark.parametrize(
     ("warmup", "updates", "expected"),
-    [(0, 1, [1, 3, 5, 7, 9, 11]), (3, 2, [5, 8, 11]), (2, 3, [5, 9]), (20, 1, []), (5, 0, list(range(12)))],
+    [
+        (0, 1, [1, 3, 5, 7, 9, 11]),
+        (3, 2, [5, 8, 11]),
+        (6, 2, [8, 11]),
+        (2, 3, [3, 7, 11]),
+        (20, 1, []),
+        (5, 0, list(range(12))),
+    ],
 )
 def test_the_generators_turns(warmup, updates, expected):
     schedule = Schedule(steps=12, discriminator_warmup=warmup, discriminator_updates=updates)
@@ -30,3 +37,12 @@ def test_counts_are_those_of_the_phases(fitting, warmup, updates, compensation):
     generators = {Phase.WARM_UP, Phase.GENERATOR}
     for step in range(30):
         assert schedule.generator_updates_before(step) == sum(phase in generators for phase in phases[:step])
+
+
+def test_the_published_counts():
+    """4000 iterations: 50 of the discriminator alone, then two to one; the compensation alone until iteration 1000."""
+    schedule = Schedule(4000, discriminator_warmup=50, discriminator_updates=2, compensation_warmup=317)
+    assert schedule.generator_updates_before(4000) == 1317
+    assert schedule.generator_updates_before(1000) == 317
+    assert schedule.counts[Phase.WARM_UP] == 317
+    assert schedule.counts[Phase.GENERATOR] == 1000

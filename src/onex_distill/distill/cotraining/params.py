@@ -28,6 +28,11 @@ class CotrainingParams(AdversarialParams):
     fitting_batch_size: PositiveInt
 
     @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Fitting, where there is any, has batches of its own."""
+        return (self.batch_size, self.fitting_batch_size) if self.fitting_steps else (self.batch_size,)
+
+    @property
     def schedule(self) -> Schedule:
         """Fitting first; then as stage two, with the compensation alone in the generator's first updates."""
         return Schedule(

@@ -17,7 +17,7 @@ from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.cotraining.path import CachedPath
 from onex_distill.distill.stage_two.references import Batch
 from onex_distill.distill.stage_two.schedule import Phase
-from onex_distill.distill.stage_two.trainer import AdversarialTrainer, Values
+from onex_distill.distill.stage_two.trainer import AdversarialTrainer, Means, Values
 from onex_distill.engine.checkpoint import Stateful
 from onex_distill.engine.optimisation import Stepper
 from onex_distill.engine.randomness import generator
@@ -78,25 +78,31 @@ class CotrainingTrainer(AdversarialTrainer):
         params, is_fitting = self.params, self.schedule.phase(step) is Phase.FITTING
         return params.fitting_batch_size if is_fitting else params.batch_size
 
-    def update_phase(self, phase: Phase, batch: Batch, step: int, weight: float) -> Values:
+    def update_phase(self, phase: Phase, batch: Batch, step: int) -> Values:
         """Stage two's updates on the plan of the step, and fitting."""
         self.path.cache.use(self.plan(step))
         if phase is Phase.FITTING:
-            return self.fit_compensation(batch, step, weight)
-        return super().update_phase(phase, batch, step, weight)
+            return self.fit_compensation(batch, step)
+        return super().update_phase(phase, batch, step)
 
-    def fit_compensation(self, batch: Batch, step: int, weight: float) -> Values:
+    def fit_compensation(self, batch: Batch, step: int) -> Values:
         """One step of the compensation of all bands towards the residuals of plain sampling, from new noise."""
         if self.compensation_stepper is None:
             raise RuntimeError("there is no compensation to fit")
-        noise = self.noise_like(batch.noise, step, "fitting noise")
-        self.path.cache.reset()
-        with torch.no_grad(), self.ranks.autocast(), entering_streams(self.transformer) as streams:
-            sample_latents(self.transformer, noise, self.path.levels, batch.prompts)
-        with self.ranks.autocast():
-            loss = residual_loss(self.compensation, streams, self.path.levels)
-        norm = self.compensation_stepper.step(loss * weight)
-        return {"residual_loss": float(loss.detach())}, {"compensation_grad_norm": norm}
+
+        def backward(rows: slice, weight: float) -> Means:
+            part = batch.part(rows)
+            noise = self.noise_like(part.noise, step, "fitting noise", rows)
+            self.path.cache.reset()
+            with torch.no_grad(), self.ranks.autocast(), entering_streams(self.transformer) as streams:
+                sample_latents(self.transformer, noise, self.path.levels, part.prompts)
+            with self.ranks.autocast():
+                loss = residual_loss(self.compensation, streams, self.path.levels)
+            (loss * weight).backward()
+            return {"residual_loss": float(loss.detach())}
+
+        means = self.in_parts(step, backward)
+        return means, {"compensation_grad_norm": self.compensation_stepper.apply()}
 
     def apply_generator(self, phase: Phase) -> dict[str, float]:
         """The compensation alone while it warms up, then both."""

@@ -71,6 +71,10 @@ class TimmBackbone(nn.Module):
         self.register_buffer("mean", torch.tensor(config["mean"])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(config["std"])[:, None, None], persistent=False)
 
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute the forward in the backward pass."""
+        self.network.set_grad_checkpointing()
+
     def levels_and_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Feature maps (B, C_i, H_i, W_i), coarsest last, and the output of the network's head, (B, feature_width)."""
         if self.size is not None and images.shape[-2:] != (self.size, self.size):

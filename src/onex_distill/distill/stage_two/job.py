@@ -1,9 +1,12 @@
 """The job of stage two."""
 
-from pydantic import PositiveInt
+from typing import Self
+
+from pydantic import PositiveInt, model_validator
 
 from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.distill.stage_two.trainer import AdversarialTrainer
+from onex_distill.engine.accumulation import check_micro_batch
 from onex_distill.engine.job import Job
 from onex_distill.engine.loop import train
 from onex_distill.engine.run import Run
@@ -27,6 +30,12 @@ class AdversarialJob(Job):
     embeddings: TableFolder
     references: TableFolder
     params: AdversarialParams
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> Self:
+        for size in self.params.batch_sizes:
+            check_micro_batch(size, self.params.micro_batch_size, self.compute.ranks)
+        return self
 
     def run(self, run: Run) -> None:
         """Write ``student`` and ``losses.parquet``."""

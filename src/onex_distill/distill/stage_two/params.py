@@ -9,19 +9,26 @@ from onex_distill.distill.stage_two.schedule import Schedule
 from onex_distill.engine.loop import LoopParams
 from onex_distill.engine.optimisation import OptimizerParams
 from onex_distill.models.lora import LoraParams
+from onex_distill.models.sampling import Precision
 from onex_distill.parameters import Seed
 
 
 class AdversarialParams(AdversaryParams):
     """One adversarial run. Its steps count discriminator and generator updates together.
 
-    ``references`` are the images decoded beforehand, or new ones made at every update. ``output_weight`` and
-    ``feature_weight`` hold the last step to what the starting weights make of the same latents without a cache.
+    ``batch_size`` counts the rows of one update over all ranks, ``micro_batch_size`` those that a rank works on at once
+    (none: all of its own). ``gradient_checkpointing`` recomputes the forwards of the student, the decoder and the
+    backbone in the backward pass; ``decoder_precision`` is that of the decoder's weights and arithmetic. ``references``
+    are the images decoded beforehand, or new ones made at every update. ``output_weight`` and ``feature_weight`` hold
+    the last step to what the starting weights make of the same latents without a cache.
     """
 
     seed: Seed
     num_inference_steps: PositiveInt
     batch_size: PositiveInt
+    micro_batch_size: PositiveInt | None
+    gradient_checkpointing: bool
+    decoder_precision: Precision
     lora: LoraParams
     student: OptimizerParams
     discriminator: OptimizerParams
@@ -31,6 +38,11 @@ class AdversarialParams(AdversaryParams):
     output_weight: NonNegativeFloat
     feature_weight: NonNegativeFloat
     loop: LoopParams
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The rows of every kind of update."""
+        return (self.batch_size,)
 
     @property
     def schedule(self) -> Schedule:

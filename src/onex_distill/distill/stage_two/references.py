@@ -26,6 +26,10 @@ class Batch:
     noise: Tensor
     rows: Tensor
 
+    def part(self, rows: slice) -> "Batch":
+        """Some of the rows."""
+        return Batch(self.prompts[rows], self.noise[rows], self.rows[rows])
+
 
 class References(Protocol):
     """Where a trainer gets its batches and their reference images from."""

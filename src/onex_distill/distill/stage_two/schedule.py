@@ -21,8 +21,9 @@ class Phase(Enum):
 class Schedule:
     """The phases of ``steps`` steps, in which updates of the discriminator and of the generator are counted together.
 
-    After ``fitting`` steps the discriminator has ``discriminator_warmup`` steps of its own, and then the generator one
-    step after every ``discriminator_updates`` of the discriminator's. The first ``compensation_warmup`` of the
+    After ``fitting`` steps the discriminator has ``discriminator_updates`` steps and the generator one, in turn; in the
+    first ``discriminator_warmup`` of these steps the discriminator takes the generator's turns too (published: 4000
+    steps, 50 of warm-up and two to one make 1317 generator updates). The first ``compensation_warmup`` of the
     generator's updates are those of the compensation alone. With zero ``discriminator_updates`` there is no
     discriminator, and every step after fitting is the generator's.
     """
@@ -46,7 +47,8 @@ class Schedule:
         after = max(step - self.fitting, 0)
         if not self.discriminator_updates:
             return after
-        return max(after - self.discriminator_warmup, 0) // (self.discriminator_updates + 1)
+        cycle = self.discriminator_updates + 1
+        return max(after // cycle - self.discriminator_warmup // cycle, 0)
 
     @property
     def counts(self) -> dict[Phase, int]:

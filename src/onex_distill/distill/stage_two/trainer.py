@@ -24,9 +24,11 @@ from onex_distill.distill.stage_two.adversary import (
     total,
     values,
 )
+from onex_distill.distill.stage_two.backbones import TimmBackbone
 from onex_distill.distill.stage_two.path import Endpoint, InferencePath
 from onex_distill.distill.stage_two.references import Batch, OnlineReferences, References, StoredReferences
 from onex_distill.distill.stage_two.schedule import Phase
+from onex_distill.engine.accumulation import Backward, accumulate
 from onex_distill.engine.checkpoint import Stateful
 from onex_distill.engine.optimisation import Stepper
 from onex_distill.engine.randomness import generator, seeded
@@ -36,14 +38,15 @@ from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.lora import AdapterState, add_lora, merge_lora
 from onex_distill.models.noise import latent_shape
 from onex_distill.models.prompts import PromptBatch
-from onex_distill.models.sampling import decode_latents
+from onex_distill.models.sampling import DTYPES, decode_latents
 from onex_distill.models.velocity import last_features
 from onex_distill.storage.model_folder import save_model
 
 if TYPE_CHECKING:
     from onex_distill.distill.stage_two.job import AdversarialJob
 
-Values = tuple[dict[str, float], dict[str, float]]  # means over this rank's rows, and what all ranks share
+Means = dict[str, float]  # over this rank's rows
+Values = tuple[Means, dict[str, float]]  # means, and what all ranks share
 
 
 class AdversarialTrainer:
@@ -62,6 +65,8 @@ class AdversarialTrainer:
             self.adapted: PeftModel = add_lora(self.transformer, params.lora)
         place(self.transformer, ranks)
         self.autoencoder = self._load_autoencoder()
+        if params.gradient_checkpointing:
+            self._checkpoint_gradients()
         self.references = self._open_references()
         self.make_steppers()
 
@@ -72,8 +77,16 @@ class AdversarialTrainer:
     def _load_autoencoder(self) -> AutoencoderKL | None:
         if not self.params.sees_images:
             return None
-        autoencoder: AutoencoderKL = self.job.autoencoder.load()
+        dtype = DTYPES[self.params.decoder_precision]
+        autoencoder: AutoencoderKL = self.job.autoencoder.load(torch_dtype=dtype)
         return autoencoder.requires_grad_(False).eval().to(self.ranks.device)
+
+    def _checkpoint_gradients(self) -> None:
+        self.transformer.enable_gradient_checkpointing()
+        if self.autoencoder is not None:
+            self.autoencoder.enable_gradient_checkpointing()
+        if isinstance(self.judges.backbone, TimmBackbone):
+            self.judges.backbone.enable_gradient_checkpointing()
 
     def _open_references(self) -> References:
         job, ranks, seed = self.job, self.ranks, self.params.seed
@@ -123,35 +136,50 @@ class AdversarialTrainer:
     def update(self, step: int) -> dict[str, float]:
         """One update of the phase that the step belongs to; this rank's part of every value."""
         count = self.batch_size(step)
-        batch, weight = self.references.batch(step, count), self.ranks.weight(count)
-        return self.ranks.part(count, *self.update_phase(self.schedule.phase(step), batch, step, weight))
+        values = self.update_phase(self.schedule.phase(step), self.references.batch(step, count), step)
+        return self.ranks.part(count, *values)
 
-    def update_phase(self, phase: Phase, batch: Batch, step: int, weight: float) -> Values:
-        """One update of a phase on this rank's rows, which have this weight in the mean over ranks."""
+    def update_phase(self, phase: Phase, batch: Batch, step: int) -> Values:
+        """One update of a phase on this rank's rows."""
         if phase is Phase.DISCRIMINATOR:
-            return self.update_discriminator(batch, step, weight)
-        return self.update_generator(phase, batch, weight)
+            return self.update_discriminator(batch, step)
+        return self.update_generator(phase, batch, step)
 
-    def update_discriminator(self, batch: Batch, step: int, weight: float) -> Values:
+    def in_parts(self, step: int, backward: Backward) -> Means:
+        """The backward passes of one update, in micro-batches."""
+        return accumulate(backward, self.batch_size(step), self.params.micro_batch_size, self.ranks)
+
+    def update_discriminator(self, batch: Batch, step: int) -> Values:
         """One step of the heads: reference images against the student's. Returns mean losses and gradient norms."""
-        if self.judges.discriminator is None or self.discriminator_stepper is None:
+        discriminator, stepper = self.judges.discriminator, self.discriminator_stepper
+        if discriminator is None or stepper is None:
             raise RuntimeError("there is no discriminator to train")
-        self.judges.discriminator.refine_norms()
-        with torch.no_grad():
-            fake = self._decode(self.path.sample(batch.noise, batch.prompts))
-        real = self.references.images(batch)
-        noise = partial(self.noise_like, real, step, "penalty noise")
-        terms = discriminator_terms(self.judges.discriminator, real, fake, self.params, noise)
-        norm = self.discriminator_stepper.step(total(terms) * weight)
-        return values(terms), {"discriminator_grad_norm": norm}
+        discriminator.refine_norms()
 
-    def update_generator(self, phase: Phase, batch: Batch, weight: float) -> Values:
+        def backward(rows: slice, weight: float) -> Means:
+            part = batch.part(rows)
+            with torch.no_grad():
+                fake = self._decode(self.path.sample(part.noise, part.prompts))
+            real = self.references.images(part)
+            noise = partial(self.noise_like, real, step, "penalty noise", rows)
+            terms = discriminator_terms(discriminator, real, fake, self.params, noise)
+            (total(terms) * weight).backward()
+            return values(terms)
+
+        return self.in_parts(step, backward), {"discriminator_grad_norm": stepper.apply()}
+
+    def update_generator(self, phase: Phase, batch: Batch, step: int) -> Values:
         """One step with the generator's losses, of whatever the phase trains."""
-        terms = self.generator_terms(batch)
-        (total(terms) * weight).backward()
+
+        def backward(rows: slice, weight: float) -> Means:
+            terms = self.generator_terms(batch.part(rows))
+            (total(terms) * weight).backward()
+            return values(terms)
+
+        means = self.in_parts(step, backward)
         if self.discriminator_stepper is not None:
             self.discriminator_stepper.discard()
-        return values(terms), self.apply_generator(phase)
+        return means, self.apply_generator(phase)
 
     def apply_generator(self, phase: Phase) -> dict[str, float]:
         """Step what the phase trains with the gradients that are there; gradient norms."""
@@ -191,11 +219,11 @@ class AdversarialTrainer:
             AdapterState(fresh).load_state_dict(adapters)
             save_model(merge_lora(fresh), folder / "student")
 
-    def noise_like(self, tensor: Tensor, step: int, purpose: str) -> Tensor:
-        """This rank's rows of noise that is drawn for the whole batch."""
+    def noise_like(self, tensor: Tensor, step: int, purpose: str, rows: slice) -> Tensor:
+        """Noise in the shape of ``tensor``, some of this rank's rows, as drawn for the whole batch."""
         count, draws = self.batch_size(step), generator(self.params.seed, step, purpose)
         noise = torch.randn((count, *tensor.shape[1:]), generator=draws)
-        return noise[self.ranks.share(count)].to(tensor.device)
+        return noise[self.ranks.share(count)][rows].to(tensor)
 
     def _decode(self, x0: Tensor) -> Tensor:
         if self.autoencoder is None:
