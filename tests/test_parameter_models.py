@@ -20,6 +20,7 @@ from onex_distill.distill.stage_one.params import ImportanceParams, StageOnePara
 from onex_distill.distill.stage_one.trainer import StageOneJob
 from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.engine.compute import ComputeParams
+from onex_distill.evaluation.features import ScorersParams
 from onex_distill.evaluation.scorers.weights import File, Source
 from onex_distill.evaluation.studies.ablation_params import AblationParams
 from onex_distill.evaluation.studies.params import BandSearchParams
@@ -114,6 +115,11 @@ def agreeing_recovery(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def agreeing_scorers(fields: dict[str, Any]) -> dict[str, Any]:
+    distinct = {network.name: network for network in fields["networks"]}
+    return fields | {"networks": tuple(distinct.values())}
+
+
 def agreeing_ablation(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {"training": fields["training"].model_copy(update={"select": "last"})}
 
@@ -133,6 +139,7 @@ def agreeing_source(fields: dict[str, Any]) -> dict[str, Any]:
 
 AGREEING = {
     AblationParams: agreeing_ablation,
+    ScorersParams: agreeing_scorers,
     BandSearchParams: agreeing_search,
     ComputeParams: agreeing_compute,
     ImportanceParams: agreeing_importance,

@@ -327,6 +327,7 @@ def jobs(
                 "plan": inputs.plan,
                 "num_inference_steps": 2,
                 "guidance_scale": 1.0,
+                "alpha": 1.0,
                 "batch_size": 2,
             },
         ),

@@ -19,6 +19,7 @@ from onex_distill.models.noise import noise_from_seeds
 from onex_distill.models.prompts import read_prompts
 from onex_distill.models.sampling import Guidance, decode_latents, sample_latents
 from onex_distill.models.text import encode_prompts
+from onex_distill.storage.image_table import ImageTable
 from onex_distill.storage.model_folder import ModelFolder, save_model
 from onex_distill.storage.tensor_table import TensorTable
 
@@ -33,6 +34,17 @@ def sampled(jobs, tmp_path):
 
     def sample(**changes) -> TensorTable:
         return TensorTable(launch(jobs("sampling", tmp_path / str(next(folders)), **changes)) / "samples")
+
+    return sample
+
+
+@pytest.fixture
+def sampled_images(jobs, tmp_path):
+    """The same with an autoencoder: a table of images."""
+    folders = iter(range(100))
+
+    def sample(**changes) -> ImageTable:
+        return ImageTable(launch(jobs("sampling", tmp_path / f"images {next(folders)}", **changes)) / "samples")
 
     return sample
 
@@ -108,16 +120,16 @@ def test_a_compensation_without_bands_runs_every_block(sampled, inputs, compensa
     close(sampled(compensation=compensation, bands=()).column("latent"), expected(inputs))
 
 
-def test_with_an_autoencoder_the_table_holds_images(sampled, inputs):
-    table = sampled(autoencoder=inputs.teacher.autoencoder)
-    images = table.column("image")
-    assert table.names == ["image", "seconds"]
+def test_with_an_autoencoder_the_table_holds_images(sampled_images, inputs):
+    table = sampled_images(autoencoder=inputs.teacher.autoencoder)
+    images = table.read(range(5))
+    assert (table.index["seconds"] > 0).all()
     assert (images.shape, images.dtype) == ((5, 3, 32, 32), torch.uint8)
     decoded = decode_latents(inputs.teacher.autoencoder.load(), expected(inputs)).detach().clamp(0, 1)
     assert (images / 255 - decoded).abs().max() < 0.6 / 255
 
 
-def test_latents_that_are_there_are_decoded_to_the_same_images(sampled, inputs, compute, tmp_path):
+def test_latents_that_are_there_are_decoded_to_the_same_images(sampled, sampled_images, inputs, compute, tmp_path):
     latents = sampled()
     job = DecodingJob(
         folder=tmp_path / "decoding",
@@ -126,10 +138,13 @@ def test_latents_that_are_there_are_decoded_to_the_same_images(sampled, inputs, 
         latents=latents.handle,
         method="teacher",
         batch_size=3,
+        files=False,
     )
     table = TensorTable(launch(job) / "samples")
-    direct = sampled(autoencoder=inputs.teacher.autoencoder).column("image")
+    files = ImageTable(launch(job.model_copy(update={"folder": tmp_path / "files", "files": True})) / "samples")
+    direct = sampled_images(autoencoder=inputs.teacher.autoencoder).read(range(5))
     assert (table.column("image").int() - direct.int()).abs().max() <= 1
+    assert torch.equal(files.read(range(5)), table.column("image"))
     assert table.index["method"].tolist() == ["teacher"] * 5
     assert table.index["noise_seed"].tolist() == latents.index["noise_seed"].tolist()
     assert (table.column("seconds") > latents.column("seconds")).all()

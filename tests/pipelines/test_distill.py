@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from onex_distill import FractionalStableDiffusion3Pipeline
 from support import newest
 
-METHODS = ["teacher_2x2", "teacher_alpha", "teacher_2", "stage_one_2", "stage_two_2", "fractional_1.67"]
+METHODS = ["teacher_2x2", "teacher_null", "teacher_alpha", "teacher_2", "stage_one_2", "stage_two_2", "fractional_1.67"]
 MODELS = ["student_stage_one", "reference_stage_one", "student_stage_two", "fractional_167_student"]
 MODELS += ["student_stage_one_best", "reference_stage_one_best"]
 
@@ -58,11 +58,11 @@ def test_rerun_with_the_same_seed_is_identical(distilled, run_pipeline, tmp_path
 
 
 def test_a_single_metric_node_reruns_from_disk(distilled, run_pipeline):
-    before = pd.read_parquet(newest(distilled, "08_reporting/fid.parquet"))
+    before = pd.read_parquet(newest(distilled, "08_reporting/measurements/fid.parquet"))
     run_pipeline("__default__", {"data": str(distilled)}, node_names=["compute_fid"])
-    folder = distilled / "08_reporting/fid.parquet"
+    folder = distilled / "08_reporting/measurements/fid.parquet"
     assert len(list(folder.glob("*/fid.parquet"))) == 2
-    pd.testing.assert_frame_equal(before, pd.read_parquet(newest(distilled, "08_reporting/fid.parquet")))
+    pd.testing.assert_frame_equal(before, pd.read_parquet(newest(distilled, "08_reporting/measurements/fid.parquet")))
 
 
 def test_exported_student_samples_and_opens_as_a_plain_pipeline(distilled):

@@ -3,7 +3,7 @@
 from onex_distill.datasets.captions import CaptionsDataset
 from onex_distill.datasets.generated import GeneratedImagesDataset
 from onex_distill.datasets.handles import HandlesDataset
-from onex_distill.datasets.images import PreviewedImageDataset
+from onex_distill.datasets.images import ImageTableDataset, PreviewedImageDataset
 from onex_distill.datasets.models import ModelFolderDataset, TeacherDataset
 from onex_distill.datasets.runs import RunsFolderDataset
 from onex_distill.datasets.tables import TensorTableDataset
@@ -12,6 +12,7 @@ __all__ = [
     "CaptionsDataset",
     "GeneratedImagesDataset",
     "HandlesDataset",
+    "ImageTableDataset",
     "ModelFolderDataset",
     "PreviewedImageDataset",
     "RunsFolderDataset",

@@ -13,14 +13,34 @@ from tqdm import tqdm
 
 from onex_distill.engine.run import Run
 from onex_distill.errors import Interrupted
+from onex_distill.storage.image_table import ImageWriter
 from onex_distill.storage.tensor_table import TableWriter
 
 MakeShard = Callable[[range], Mapping[str, Tensor]]
 
 
-def write_table(run: Run, name: str, index: pd.DataFrame, rows_per_shard: int, make: MakeShard) -> None:
-    """Shards in turn over the ranks; rank 0 adds the index. Raises Interrupted after a request to stop."""
-    writer = TableWriter(run.result / name, len(index), rows_per_shard)
+def write_table(
+    run: Run,
+    name: str,
+    index: pd.DataFrame,
+    rows_per_shard: int,
+    make: MakeShard,
+    kind: type[TableWriter] | type[ImageWriter] = TableWriter,
+) -> None:
+    """Shards in turn over the ranks; rank 0 adds the index.
+
+    Args:
+        run: where, and which ranks.
+        name: the folder of the table in the run's result.
+        index: what is known of every row.
+        rows_per_shard: a batch.
+        make: the columns of some rows.
+        kind: tensors, or images as lossless files.
+
+    Raises:
+        Interrupted: after a request to stop; finished shards are kept.
+    """
+    writer = kind(run.result / name, len(index), rows_per_shard)
     rounds = range(0, writer.shards, run.ranks.count)
     with run.watching_signals(), torch.inference_mode():
         for first in tqdm(rounds, desc=run.folder.name, unit="batch", disable=not run.ranks.is_first):

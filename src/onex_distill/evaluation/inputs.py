@@ -2,16 +2,20 @@
 
 from pydantic import PositiveInt
 
+from onex_distill.evaluation.scores import Scoring
 from onex_distill.models.conditions import Conditions
 from onex_distill.parameters import Params
 from onex_distill.storage.model_folder import ModelFolder
-from onex_distill.storage.tensor_table import TableFolder
 
 
 class SamplingInputs(Conditions):
-    """The teacher, whose schedule and autoencoder all methods use, the captions' embeddings, and images per batch."""
+    """The teacher, whose schedule and autoencoder all methods use, the captions' embeddings, and images per batch.
+
+    ``null_seed`` is the first noise seed of the teacher's null row.
+    """
 
     batch_size: PositiveInt
+    null_seed: int
 
 
 class CompensationSets(Params):
@@ -21,8 +25,7 @@ class CompensationSets(Params):
 
 
 class StudyInputs(Params):
-    """What a study samples with, and what it scores the images by: the evaluator and the teacher's images."""
+    """What a study samples with, and what it scores the images by."""
 
     sampling: SamplingInputs
-    evaluator: ModelFolder
-    reference: TableFolder
+    scoring: Scoring

@@ -16,8 +16,13 @@ class MethodParams(Params):
     name: str
     steps: PositiveInt
     guidance_scale: PositiveFloat
-    alpha: float = Field(default=1.0, ge=0, le=1)
-    nfe: PositiveFloat | None = None
+    alpha: float = Field(ge=0, le=1)
+    nfe: PositiveFloat | None
+
+    @classmethod
+    def unguided(cls, name: str, steps: int) -> "MethodParams":
+        """A student's row: no guidance, and the first set of bands."""
+        return cls(name=name, steps=steps, guidance_scale=1.0, alpha=1.0, nfe=None)
 
     def guided_steps(self, shift: float) -> int:
         """How many steps evaluate the empty prompt too."""
@@ -27,8 +32,22 @@ class MethodParams(Params):
 
 
 class EvaluationParams(Params):
-    """Images per batch when sampling and measuring, neighbours for precision and recall, captions in the grid."""
+    """Images per batch when sampling, the first noise seed of the null row, and captions in grids."""
 
     batch_size: PositiveInt
-    neighbours: PositiveInt
+    null_seed: int
     grid_captions: PositiveInt
+
+
+class ReportParams(Params):
+    """What the report judges by: the student's row, the aims of its evaluation, and the teacher of published rows.
+
+    ``meaningless`` marks runs at test sizes. Aims are differences to the teacher: alignment in points, diversity as a
+    ratio; None where nothing is aimed at.
+    """
+
+    student: str
+    published: str | None
+    meaningless: bool
+    alignment_points: float | None
+    diversity_ratio: PositiveFloat | None

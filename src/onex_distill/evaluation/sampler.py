@@ -14,10 +14,11 @@ from onex_distill.evaluation.inputs import SamplingInputs
 from onex_distill.evaluation.params import MethodParams
 from onex_distill.evaluation.sampling_jobs import DecodingJob, SamplingJob
 from onex_distill.storage.frame import store_frame
+from onex_distill.storage.image_table import ImageTable
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
-Samples = tuple[TensorTable, dict[str, Any]]
+Samples = tuple[ImageTable, dict[str, Any]]
 SECONDS = "seconds_per_image"
 
 
@@ -66,7 +67,7 @@ class Sampler:
             alpha=method.alpha,
             batch_size=self.inputs.batch_size,
         )
-        images = TensorTable(launch(job) / "samples")
+        images = ImageTable(launch(job) / "samples")
         cost = cost_of(transformer, method, teacher.shift, self.inputs.embeddings.open(), compensation, bands)
         return images, cost | {SECONDS: median_seconds(images)}
 
@@ -83,12 +84,13 @@ def decode(
         latents=latents.handle,
         method=method.name,
         batch_size=inputs.batch_size,
+        files=True,
     )
-    images = TensorTable(launch(job) / "samples")
+    images = ImageTable(launch(job) / "samples")
     cost = cost_of(teacher.transformer, method, teacher.shift, inputs.embeddings.open())
     return images, cost | {SECONDS: median_seconds(images)}
 
 
-def median_seconds(images: TensorTable) -> float:
+def median_seconds(images: ImageTable) -> float:
     """Median seconds per image, transformer and decoding, without text encoding."""
-    return float(images.column("seconds").median())
+    return float(images.index["seconds"].median())

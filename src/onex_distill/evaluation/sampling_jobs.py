@@ -18,12 +18,13 @@ from onex_distill.models.noise import latent_shape, noise_from_seeds
 from onex_distill.models.prompts import read_prompts
 from onex_distill.models.sampling import Guidance, decode_latents, sample_latents
 from onex_distill.storage.frame import FrameFile
+from onex_distill.storage.image_table import ImageWriter
 from onex_distill.storage.model_folder import ModelFolder
-from onex_distill.storage.tensor_table import TableFolder
+from onex_distill.storage.tensor_table import TableFolder, TableWriter
 
 
 class SamplingJob(Job):
-    """Latents of every row of a plan (``prompt_row``, ``noise_seed``), or with an autoencoder their uint8 images.
+    """Latents of every row of a plan (``prompt_row``, ``noise_seed``), or with an autoencoder their images as files.
 
     With a compensation, ``bands`` are reused after the first step. A guidance scale above 1 guides the steps that start
     from a sigma of at most ``alpha``. ``seconds`` is a column too: the time per image.
@@ -39,7 +40,7 @@ class SamplingJob(Job):
     shift: float
     num_inference_steps: PositiveInt
     guidance_scale: NonNegativeFloat
-    alpha: float = Field(default=1.0, ge=0, le=1)
+    alpha: float = Field(ge=0, le=1)
     batch_size: PositiveInt
 
     def run(self, run: Run) -> None:
@@ -76,16 +77,21 @@ class SamplingJob(Job):
             seconds = (time.perf_counter() - began) / len(rows)
             return {**columns, "seconds": torch.full((len(rows),), seconds)}
 
-        write_table(run, "samples", plan, self.batch_size, sample)
+        kind = TableWriter if autoencoder is None else ImageWriter
+        write_table(run, "samples", plan, self.batch_size, sample, kind)
 
 
 class DecodingJob(Job):
-    """Images of latents that are there already; ``seconds`` gains the time of decoding, the index a ``method``."""
+    """Images of latents that are there already; ``seconds`` gains the time of decoding, the index a ``method``.
+
+    As ``files`` for the evaluation, as tensors for a training that reads them again and again.
+    """
 
     autoencoder: ModelFolder
     latents: TableFolder
     method: str
     batch_size: PositiveInt
+    files: bool
 
     def run(self, run: Run) -> None:
         """Write the table ``samples``."""
@@ -98,7 +104,8 @@ class DecodingJob(Job):
             seconds = (time.perf_counter() - began) / len(rows)
             return {"image": images, "seconds": latents.read("seconds", rows) + seconds}
 
-        write_table(run, "samples", latents.index.assign(method=self.method), self.batch_size, decode)
+        kind = ImageWriter if self.files else TableWriter
+        write_table(run, "samples", latents.index.assign(method=self.method), self.batch_size, decode, kind)
 
 
 def _pixels(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:

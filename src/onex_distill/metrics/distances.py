@@ -23,15 +23,21 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
 
 
 def diversity(features: Tensor, groups: Tensor) -> float:
-    """Mean pairwise distance between the images of one caption, averaged over captions; ``groups`` is int (N,).
+    """Mean of ``prompt_diversity`` over prompts. Raises ValueError when no prompt has two images."""
+    return float(prompt_diversity(features, groups)[1].mean())
 
-    Raises ValueError when no caption has two images.
+
+def prompt_diversity(features: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+    """Prompts with several images, ascending, and the mean pairwise distance between the images of each, (P,).
+
+    Raises ValueError when no prompt has two images.
     """
-    distances = []
-    for group in groups.unique():
-        members = features[groups == group]
+    known, distances = [], []
+    for prompt in prompts.unique():
+        members = features[prompts == prompt]
         if len(members) > 1:
+            known.append(prompt)
             distances.append(torch.pdist(members).mean())
     if not distances:
         raise ValueError("diversity needs at least two images of one caption; raise images_per_caption")
-    return float(torch.stack(distances).mean())
+    return torch.stack(known), torch.stack(distances)

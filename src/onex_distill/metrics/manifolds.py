@@ -36,6 +36,12 @@ def density_coverage(features: Tensor, reference: Tensor, neighbours: int, chunk
     return float(torch.cat(inside).mean()) / neighbours, float((nearest < radii).double().mean())
 
 
+def covered(points: Tensor, manifold: Tensor, neighbours: int, chunk: int = 1024) -> Tensor:
+    """Which points lie inside the manifold's k-nearest-neighbour spheres, bool (N,); precision is its mean."""
+    points, manifold = check_pair(points, manifold, _named("precision and recall", neighbours), neighbours + 1)
+    return _inside(points, manifold, _radii(manifold, neighbours, chunk), chunk) > 0
+
+
 def _named(metric: str, neighbours: int) -> str:
     return f"{metric} with {neighbours} neighbours"
 

@@ -14,8 +14,8 @@ MADE = (  # names of files in run folders: checkpoints, tables, models, tokenize
         for stem in ("state", "table", "config", "checksums", "identity", "job", "model_index", "handles")
     ),
     *(f"{stem}.json" for stem in ("scheduler_config", "generation_config", "adapter_config", "vocab")),
-    *(f"{stem}.json" for stem in ("tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens")),
-    *("merges.txt", "spiece.model", "chat_template.jinja"),
+    *(f"{stem}.json" for stem in ("tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens", "networks")),
+    *("images-*.tar", "merges.txt", "spiece.model", "chat_template.jinja"),
     *(f"{stem}.parquet" for stem in ("index", "losses", "plan", "prompts", "captions")),
     *("[0-9]*-[0-9][0-9].png", "metadata.jsonl"),
     *("rank-*.sha256", "rank-*.lock", "rank-*.owner", "rank-*.error", "launcher.lock", "launcher.owner", "stop"),

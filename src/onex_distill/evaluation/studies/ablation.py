@@ -4,18 +4,18 @@ import logging
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from onex_distill.distill.stage_one.trainer import StageOneJob
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
 from onex_distill.evaluation.inputs import SamplingInputs
+from onex_distill.evaluation.measures import ConfidenceParams, MetricsParams, Scored
 from onex_distill.evaluation.params import MethodParams
 from onex_distill.evaluation.sampler import Sampler
-from onex_distill.evaluation.scores import score_table
+from onex_distill.evaluation.scores import parts_of, score_set
 from onex_distill.evaluation.studies.ablation_params import VARIED, AblationParams, Setting
-from onex_distill.shapes.features import extract_features
 from onex_distill.storage.files import remove_folder, remove_made
+from onex_distill.storage.image_table import ImageTable, join_tables
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 def train_variations(
     inputs: SamplingInputs, plan: pd.DataFrame, params: AblationParams, compute: ComputeParams, folder: Path
-) -> TensorTable:
+) -> ImageTable:
     """Images of every setting's student on the same plan; the index names the setting of each.
 
     Every training and every sampling is a job of its own, so that an interrupted ablation goes on where it was.
@@ -35,25 +35,24 @@ def train_variations(
     for number, setting in enumerate(settings, start=1):
         logger.info("Setting %d of %d: %s", number, len(settings), setting.name)
         student = _train(setting, inputs, compute, folder / setting.name / "training")
-        method = MethodParams(name=setting.name, steps=setting.steps, guidance_scale=1.0)
+        method = MethodParams.unguided(setting.name, setting.steps)
         samples, _ = sampler.sample(student, method, folder / setting.name / "sampling")
         frames.append(plan.assign(**setting.columns))
-        images.append(samples.column("image"))
+        images.append(samples)
     remove_made(folder / "samples")
-    return TensorTable.write(folder / "samples", pd.concat(frames, ignore_index=True), {"image": torch.cat(images)})
+    return join_tables(images, pd.concat(frames, ignore_index=True), folder / "samples")
 
 
 def score_variations(
-    evaluator: ModelFolder, teacher: TensorTable, samples: TensorTable
+    features: TensorTable, teacher: TensorTable, metrics: MetricsParams, confidence: ConfidenceParams
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row per setting and seed, its parameters and then every metric; and the guided teacher's own row."""
-    reader = evaluator.load()
-    reference = extract_features(reader, teacher.column("image"))
+    reference, columns = Scored("teacher", teacher), [*VARIED, "seed"]
     rows = [
-        dict(zip([*VARIED, "seed"], setting, strict=True)) | score_table(reader, samples, reference, index)
-        for setting, index in samples.index.groupby([*VARIED, "seed"], sort=False)
+        dict(zip(columns, setting, strict=True)) | score_set(scored, reference, metrics, confidence)
+        for setting, scored in parts_of(features, columns)
     ]
-    return pd.DataFrame(rows), pd.DataFrame([score_table(reader, teacher, reference)])
+    return pd.DataFrame(rows), pd.DataFrame([score_set(reference, reference, metrics, confidence)])
 
 
 def summarise_variations(table: pd.DataFrame) -> pd.DataFrame:

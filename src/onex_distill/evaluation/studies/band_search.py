@@ -12,14 +12,15 @@ from onex_distill.cache.reuse_error import mean_reuse_errors
 from onex_distill.distill.cotraining.cotrain import COMPENSATION
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.cost import evaluations_by_flops
+from onex_distill.evaluation.features import extract_features
 from onex_distill.evaluation.inputs import SamplingInputs, StudyInputs
 from onex_distill.evaluation.params import MethodParams
 from onex_distill.evaluation.sampler import Sampler
-from onex_distill.evaluation.scores import score_methods
 from onex_distill.evaluation.studies.params import BandSearchParams
 from onex_distill.storage.model_folder import ModelFolder, save_model
 
 WHOLE = "every block"
+MEASURED = ("method", "fid", "alignment", "diversity")
 
 
 def predict_bands(
@@ -79,9 +80,14 @@ def measure_bands(
     samples, costs = {}, {}
     for number, bands in enumerate([(), *candidates]):
         name = str(_lists(bands)) if bands else WHOLE
-        method = MethodParams(name=name, steps=params.num_inference_steps, guidance_scale=1.0, nfe=None)
+        method = MethodParams.unguided(name, params.num_inference_steps)
         samples[name], costs[name] = sampler.sample(student, method, folder / str(number), compensation, bands)
-    scores = score_methods(study.evaluator, samples.pop(WHOLE), samples)[["method", "fid", "alignment", "diversity"]]
+    whole = extract_features(
+        samples.pop(WHOLE).handle, study.scoring.scorers, compute, folder / "features of the whole"
+    )
+    scoring = study.scoring.model_copy(update={"reference": whole.handle})
+    scores = scoring.score_images(samples, compute, folder)
+    scores = scores[[name for name in MEASURED if name in scores]]
     counts = pd.DataFrame(costs.values())[["method", "nfe", "nfe_flops"]]
     table = chosen.assign(method=[str(_lists(bands)) for bands in candidates]).merge(scores, on="method")
     return table.merge(counts, on="method").drop(columns="method").sort_values("fid", ignore_index=True)

@@ -9,7 +9,6 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.inputs import StudyInputs
 from onex_distill.evaluation.params import MethodParams
 from onex_distill.evaluation.sampler import SECONDS, Sampler
-from onex_distill.evaluation.scores import score_methods
 from onex_distill.storage.model_folder import ModelFolder
 
 COLUMNS = ["method", "bands", "nfe", "nfe_flops", "fid", "alignment", "diversity", SECONDS]
@@ -36,7 +35,7 @@ def measure_front(
         folder: of the run.
 
     Returns:
-        ``COLUMNS`` but the last.
+        ``COLUMNS`` that the configuration measures, without the last.
     """
     sampler = Sampler(study.sampling, plan, compute)
     samples, costs, bands = {}, {}, {}
@@ -46,14 +45,14 @@ def measure_front(
         budget = method.model_copy(update={"name": label})
         samples[label], costs[label] = sampler.sample(student, budget, folder / str(number), compensation, candidate)
         bands[label] = text
-    scores = score_methods(study.evaluator, study.reference.open(), samples)
+    scores = study.scoring.score_images(samples, compute, folder)
     table = scores.merge(pd.DataFrame(costs.values()), on="method")
     table = table.assign(bands=table["method"].map(bands), method=method.name)
-    return table[[column for column in COLUMNS if column != SECONDS]]
+    return table[[column for column in COLUMNS if column in table and column != SECONDS]]
 
 
 def collect_fronts(latency: pd.DataFrame, fronts: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """All methods in one table, a row per method and budget, with the seconds of each."""
     seconds = latency.set_index(["front", "bands"])[SECONDS]
     timed = [table.assign(**{SECONDS: table["bands"].map(seconds[front])}) for front, table in fronts.items()]
-    return pd.concat(timed)[COLUMNS].sort_values(["method", "nfe"], ignore_index=True)
+    return pd.concat(timed).sort_values(["method", "nfe"], ignore_index=True)

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 
 from onex_distill.cache.compensation import Compensation, FunctionParams
 from onex_distill.cache.plan import Bands, check_bands
@@ -17,13 +16,13 @@ from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.distill.stage_two.refine import refine
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.inputs import SamplingInputs
+from onex_distill.evaluation.measures import ConfidenceParams, MetricsParams, Scored, measure
 from onex_distill.evaluation.params import MethodParams
 from onex_distill.evaluation.sampler import Sampler
-from onex_distill.evaluation.scores import score_table
+from onex_distill.evaluation.scores import parts_of, score_set
 from onex_distill.evaluation.studies.recovery_params import RecoveryParams
-from onex_distill.metrics.distances import frechet_distance
-from onex_distill.shapes.features import extract_features
 from onex_distill.storage.files import remove_made
+from onex_distill.storage.image_table import ImageTable, join_tables
 from onex_distill.storage.model_folder import ModelFolder, save_model
 from onex_distill.storage.tensor_table import TensorTable
 
@@ -48,7 +47,7 @@ def train_recovery(
     params: RecoveryParams,
     compute: ComputeParams,
     folder: Path,
-) -> TensorTable:
+) -> ImageTable:
     """Images of every contender and seed on the same plan; the index names ``training``, ``method`` and ``seed``.
 
     Every training and every sampling is a job of its own, so that an interrupted run goes on where it was.
@@ -75,37 +74,37 @@ def train_recovery(
     for seed in params.seeds:
         for one in _contenders(trainings, plain, params, seed):
             name = f"{one.training} {one.method} {seed}"
-            method = MethodParams(name=name, steps=params.alone.num_inference_steps, guidance_scale=1.0)
+            method = MethodParams.unguided(name, params.alone.num_inference_steps)
             bands = () if one.compensation is None else params.bands
             table, _ = sampler.sample(one.transformer, method, folder / f"sample {name}", one.compensation, bands)
             frames.append(plan.assign(training=one.training, method=one.method, seed=seed))
-            images.append(table.column("image"))
+            images.append(table)
     remove_made(folder / "samples")
-    return TensorTable.write(folder / "samples", pd.concat(frames, ignore_index=True), {"image": torch.cat(images)})
+    return join_tables(images, pd.concat(frames, ignore_index=True), folder / "samples")
 
 
-def score_recovery(evaluator: ModelFolder, teacher: TensorTable, samples: TensorTable) -> pd.DataFrame:
+def score_recovery(
+    features: TensorTable, teacher: TensorTable, metrics: MetricsParams, confidence: ConfidenceParams
+) -> pd.DataFrame:
     """A row per training, seed and method, and the share of plain caching's loss that each recovers of three metrics.
 
     ``fid_uncached`` is the distance to the images of the uncached student of the same training and seed, from the same
     noise. The share is (plain - method) / (plain - uncached): 0 for plain caching, 1 for no loss; not a number where
     plain caching loses nothing.
     """
-    reader = evaluator.load()
-    reference = extract_features(reader, teacher.column("image"))
-    tables = []
-    for (training, seed), index in samples.index.groupby(["training", "seed"], sort=False):
-        uncached = extract_features(reader, samples.read("image", index.index[index["method"] == UNCACHED].to_numpy()))
-        rows = []
-        for method, chosen in index.groupby("method", sort=False):
-            scores = score_table(reader, samples, reference, chosen)
-            features = extract_features(reader, samples.read("image", chosen.index.to_numpy()))
-            # of a set to itself it is zero; rounding would make a little more or less of it
-            distance = 0.0 if method == UNCACHED else frechet_distance(features, uncached)
-            row = {"training": training, "seed": seed, "method": method, "fid_uncached": distance}
-            rows.append(row | {name: scores[name] for name in ("fid", "alignment", "diversity")})
-        tables.append(add_recovered(pd.DataFrame(rows)))
-    return pd.concat(tables, ignore_index=True)
+    reference = Scored("teacher", teacher)
+    parts = {tuple(map(str, names)): scored for names, scored in parts_of(features, ["training", "seed", "method"])}
+    rows = []
+    for (training, seed, method), scored in parts.items():
+        scores = score_set(scored, reference, metrics, confidence)
+        row: dict[str, Any] = {"training": training, "seed": int(seed), "method": method}
+        uncached = parts[training, seed, UNCACHED]
+        # of a set to itself it is zero, and has no measurement
+        found = measure("fid", [scored], uncached, metrics.fid, confidence)
+        row["fid_uncached"] = 0.0 if scored is uncached else float(found["value"].iloc[0])
+        rows.append(row | {name: scores[name] for name in ("fid", "alignment", "diversity")})
+    groups = pd.DataFrame(rows).groupby(["training", "seed"], sort=False)
+    return pd.concat([add_recovered(table) for _, table in groups], ignore_index=True)
 
 
 def add_recovered(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,24 +8,25 @@ from plotly.graph_objects import Figure
 
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.inputs import SamplingInputs
+from onex_distill.evaluation.measures import ConfidenceParams, MetricsParams
 from onex_distill.evaluation.studies import ablation
 from onex_distill.evaluation.studies.ablation_params import VARIED, AblationParams
-from onex_distill.storage.model_folder import ModelFolder
+from onex_distill.storage.image_table import ImageTable
 from onex_distill.storage.tensor_table import TensorTable
 
 
 def train_variations(
     inputs: SamplingInputs, plan: pd.DataFrame, params: AblationParams, compute: ComputeParams, runs: Path
-) -> TensorTable:
+) -> ImageTable:
     """Images of every setting's student on the same plan."""
     return ablation.train_variations(inputs, plan, params, compute, runs)
 
 
 def score_variations(
-    evaluator: ModelFolder, teacher: TensorTable, samples: TensorTable
+    features: TensorTable, teacher: TensorTable, metrics: MetricsParams, confidence: ConfidenceParams
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row per setting and seed, and the guided teacher's own row."""
-    return ablation.score_variations(evaluator, teacher, samples)
+    return ablation.score_variations(features, teacher, metrics, confidence)
 
 
 def summarise_variations(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from onex_distill.pipelines import precompute
 from onex_distill.pipelines.ablation import nodes
-from onex_distill.pipelines.evaluation.pipeline import create_inputs, decode_teacher_node
+from onex_distill.pipelines.evaluation.pipeline import create_inputs, decode_teacher_node, extract_node
 
 
 def create_pipeline() -> Pipeline:
@@ -12,6 +12,8 @@ def create_pipeline() -> Pipeline:
     ablation = Pipeline(
         [
             decode_teacher_node(),
+            extract_node("teacher"),
+            extract_node("ablation"),
             Node(
                 nodes.train_variations,
                 ["sampling_inputs", "evaluation_plan", "params:ablation", "params:compute", "runs"],
@@ -20,7 +22,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 nodes.score_variations,
-                ["evaluator", "teacher_samples", "ablation_samples"],
+                ["ablation_features", "teacher_features", "params:metrics", "params:confidence"],
                 ["ablation_table", "ablation_teacher"],
                 name="score_variations",
             ),

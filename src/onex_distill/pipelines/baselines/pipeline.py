@@ -2,7 +2,6 @@
 
 from kedro.pipeline import Pipeline
 
-from onex_distill.pipelines import evaluation
 from onex_distill.pipelines.cache_cotraining import create_cotraining
 from onex_distill.pipelines.evaluation import pipeline as scoring
 from onex_distill.pipelines.stage_one import create_distribution_matching
@@ -15,6 +14,8 @@ LOSSES = {
     "reference_stage_two": "reference.stage_two_losses",
     "fractional_175": "fractional_175.cotraining_losses",
 }
+
+ALL = scoring.Gathered("all_features", "all_samples", "all_costs", "all_losses")
 
 
 def create_pipeline() -> Pipeline:
@@ -29,5 +30,5 @@ def create_pipeline() -> Pipeline:
             scoring.sample_fractional_node("fractional_175"),
         ]
     )
-    methods, losses = (*scoring.METHODS, *METHODS), {**scoring.LOSSES, **LOSSES}
-    return training + evaluation.create_evaluation(methods, losses, sampling)
+    gathering = scoring.create_gathering(METHODS, LOSSES, ALL, earlier=scoring.MAIN)
+    return training + scoring.create_inputs() + sampling + gathering + scoring.create_scoring(ALL)

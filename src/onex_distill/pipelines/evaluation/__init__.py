@@ -1,5 +1,5 @@
-"""Samples of every method, one node a metric, one table, one report."""
+"""Samples of every method, their features, one node per metric, one table, one report."""
 
-from onex_distill.pipelines.evaluation.pipeline import create_evaluation, create_pipeline
+from onex_distill.pipelines.evaluation.pipeline import create_pipeline
 
-__all__ = ["create_evaluation", "create_pipeline"]
+__all__ = ["create_pipeline"]

@@ -1,129 +1,172 @@
-"""Nodes that score samples: one a metric, each a table with a row a method.
+"""Nodes that score samples: features of each method, one node per metric, and the tables of all."""
 
-Every metric node takes the samples of all methods by keyword; the table names the method that each was sampled with.
-"""
-
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from torch import Tensor
 
-from onex_distill.evaluation.params import EvaluationParams
-from onex_distill.metrics.distances import diversity, frechet_distance
-from onex_distill.metrics.manifolds import precision_recall
-from onex_distill.shapes import attributes
-from onex_distill.shapes.captions import named_attributes, unreadable_captions
-from onex_distill.shapes.features import extract_features
-from onex_distill.shapes.networks import ShapesReader
-from onex_distill.shapes.world import FREE, Attributes
-from onex_distill.storage.model_folder import ModelFolder
+from onex_distill.engine.compute import ComputeParams
+from onex_distill.evaluation import tables
+from onex_distill.evaluation.features import ScorersParams, extract_features
+from onex_distill.evaluation.measures import ConfidenceParams, MetricParams, measure
+from onex_distill.evaluation.sets import FeatureSets, SampleSets
+from onex_distill.storage.image_table import ImageTable
 from onex_distill.storage.tensor_table import TensorTable
 
-REFERENCE = "teacher"
+
+def extract(samples: ImageTable, params: ScorersParams, compute: ComputeParams, runs: Path) -> TensorTable:
+    """Rows of every network for every image, each decoded once."""
+    return extract_features(samples.handle, params, compute, runs)
 
 
-def compute_fid(evaluator: ModelFolder, **samples: TensorTable) -> pd.DataFrame:
-    """Frechet distance between each method's samples and the teacher's; the teacher itself has none."""
-    embedded = _features(evaluator.load(), samples)
-    rows = [
-        {"method": _name(table), "fid": None if key == REFERENCE else _fid(embedded, key)}
-        for key, table in samples.items()
-    ]
-    return pd.DataFrame(rows).astype({"fid": float})
+def gather_features(earlier: FeatureSets | None = None, **features: TensorTable) -> FeatureSets:
+    """The features of all methods as one artefact, after those of an earlier job."""
+    known = earlier.methods if earlier else ()
+    return FeatureSets(methods=(*known, *((key, table.handle) for key, table in features.items())))
 
 
-def compute_alignment(evaluator: ModelFolder, **samples: TensorTable) -> pd.DataFrame:
-    """Share of images that show every attribute their caption names; empty where captions do not name them all."""
-    if not _readable(samples):
-        return _empty(samples, ["alignment"])
-    rows = [
-        {"method": _name(table), "alignment": attributes.alignment(_read(evaluator.load(), table), _named(table))}
-        for table in samples.values()
-    ]
-    return pd.DataFrame(rows)
+def gather_samples(earlier: SampleSets | None = None, **samples: ImageTable) -> SampleSets:
+    """The images of all methods as one artefact, after those of an earlier job."""
+    known = earlier.methods if earlier else ()
+    return SampleSets(methods=(*known, *((key, table.handle) for key, table in samples.items())))
 
 
-def compute_diversity(evaluator: ModelFolder, **samples: TensorTable) -> pd.DataFrame:
+def collect_costs(earlier: pd.DataFrame | None = None, **costs: dict[str, Any]) -> pd.DataFrame:
+    """Steps, evaluations and seconds of every method, after those of an earlier job."""
+    return pd.concat([earlier, pd.DataFrame(list(costs.values()))], ignore_index=True)
+
+
+def collect_losses(earlier: pd.DataFrame | None = None, **losses: pd.DataFrame) -> pd.DataFrame:
+    """Every loss of every training as ``run``, ``step``, ``loss``, ``value``, after those of an earlier job."""
+    parts = [earlier]
+    for run, table in losses.items():
+        columns = [str(name) for name in table.columns if str(name).endswith("loss")]
+        long = table.melt("step", columns, var_name="loss").dropna()
+        parts.append(long.assign(run=run)[["run", "step", "loss", "value"]])
+    return pd.concat(parts, ignore_index=True)
+
+
+def compute_fid(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """Frechet distance of each method to the teacher; the teacher itself has none."""
+    return _measured("fid", features, params, confidence)
+
+
+def compute_patch_fid(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """The same of a crop at full resolution, which shows lost detail."""
+    return _measured("patch_fid", features, params, confidence)
+
+
+def compute_dinov2_distance(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """Frechet distance in DINOv2's features."""
+    return _measured("dinov2_distance", features, params, confidence)
+
+
+def compute_alignment(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """Share of images that show every attribute their caption names."""
+    return _measured("alignment", features, params, confidence)
+
+
+def compute_clip_score(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """Cosine between image and caption."""
+    return _measured("clip_score", features, params, confidence)
+
+
+def compute_aesthetic(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """LAION's aesthetic score."""
+    return _measured("aesthetic", features, params, confidence)
+
+
+def compute_pick_score(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """PickScore."""
+    return _measured("pick_score", features, params, confidence)
+
+
+def compute_image_reward(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """ImageReward."""
+    return _measured("image_reward", features, params, confidence)
+
+
+def compute_hps(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """Human preference score."""
+    return _measured("hps", features, params, confidence)
+
+
+def compute_diversity(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
     """Mean pairwise feature distance between the images of one caption."""
-    embedded = _features(evaluator.load(), samples)
-    rows = [
-        {"method": _name(table), "diversity": diversity(embedded[key], _captions(table))}
-        for key, table in samples.items()
-    ]
-    return pd.DataFrame(rows)
+    return _measured("diversity", features, params, confidence)
 
 
-def compute_precision_recall(evaluator: ModelFolder, params: EvaluationParams, **samples: TensorTable) -> pd.DataFrame:
+def compute_lpips_diversity(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """Mean pairwise LPIPS between the images of one caption."""
+    return _measured("lpips_diversity", features, params, confidence)
+
+
+def compute_precision_recall(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
     """Precision and recall against the teacher's samples."""
-    embedded = _features(evaluator.load(), samples)
-    rows = []
-    for key, table in samples.items():
-        precision, recall = precision_recall(embedded[key], embedded[REFERENCE], params.neighbours)
-        rows.append({"method": _name(table), "precision": precision, "recall": recall})
-    return pd.DataFrame(rows)
+    return _measured("precision_recall", features, params, confidence)
 
 
-def compute_entropy(evaluator: ModelFolder, **samples: TensorTable) -> pd.DataFrame:
-    """Conditional entropy of each free attribute, in nats, and its distance to the renderer's distribution.
-
-    Empty where captions do not name colour, shape and fill, on which both are conditioned.
-    """
-    if not _readable(samples):
-        return _empty(samples, [f"{kind}_{name}" for kind in ("entropy", "total_variation") for name in FREE])
-    rows = []
-    for table in samples.values():
-        read, named = _read(evaluator.load(), table), _named(table)
-        entropy = {f"entropy_{name}": value for name, value in attributes.entropies(read, named).items()}
-        variation = {f"total_variation_{name}": attributes.total_variation(name, read, named) for name in FREE}
-        rows.append({"method": _name(table), **entropy, **variation})
-    return pd.DataFrame(rows)
+def compute_entropy(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """Conditional entropy of each free attribute, in nats, and its distance to the renderer's distribution."""
+    return _measured("entropy", features, params, confidence)
 
 
-def collect_costs(**costs: dict[str, Any]) -> pd.DataFrame:
-    """Steps, evaluations and seconds of every method."""
-    return pd.DataFrame(list(costs.values()))
+def compute_saturation(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """Mean saturation."""
+    return _measured("saturation", features, params, confidence)
 
 
-def build_metrics_table(costs: pd.DataFrame, *metrics: pd.DataFrame) -> pd.DataFrame:
-    """Join the tables of single metrics, a row a method."""
-    table = costs
-    for metric in metrics:
-        table = table.merge(metric, on="method", how="left", validate="one_to_one")
-    return table
+def compute_contrast(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """Mean deviation of luma."""
+    return _measured("contrast", features, params, confidence)
 
 
-def _name(table: TensorTable) -> str:
-    return str(table.index["method"].iloc[0])
+def compute_fd_infinity(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """Frechet distance that endlessly many images would give."""
+    return _measured("fd_infinity", features, params, confidence)
 
 
-def _readable(samples: dict[str, TensorTable]) -> bool:
-    """Whether every caption names what the evaluator looks for."""
-    return not any(unreadable_captions(table.index["text"].tolist()) for table in samples.values())
+def compute_kid(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """Kernel Inception distance to the teacher."""
+    return _measured("kid", features, params, confidence)
 
 
-def _empty(samples: dict[str, TensorTable], columns: list[str]) -> pd.DataFrame:
-    """A row per method with empty cells."""
-    return pd.DataFrame({"method": [_name(table) for table in samples.values()]} | dict.fromkeys(columns, float("nan")))
+def compute_cmmd(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """CMMD to the teacher."""
+    return _measured("cmmd", features, params, confidence)
 
 
-def _captions(table: TensorTable) -> Tensor:
-    return torch.tensor(table.index["prompt_row"].to_list())
+def compute_density_coverage(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """Density and coverage of the teacher's samples."""
+    return _measured("density_coverage", features, params, confidence)
 
 
-def _named(table: TensorTable) -> Attributes:
-    return named_attributes(table.index["text"].tolist())
+def compute_vendi(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """How many different images a set amounts to."""
+    return _measured("vendi", features, params, confidence)
 
 
-@torch.no_grad()
-def _read(evaluator: ShapesReader, table: TensorTable) -> Attributes:
-    batches = [evaluator.read(table.read("image", rows).float() / 255) for rows in table.batches(256)]
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+def collect_measurements(*parts: pd.DataFrame) -> pd.DataFrame:
+    """Measurements of several metrics in one table, a row per method and metric."""
+    return pd.concat([part for part in parts if len(part)] or list(parts[:1]), ignore_index=True)
 
 
-def _features(evaluator: ShapesReader, samples: dict[str, TensorTable]) -> dict[str, Tensor]:
-    return {key: extract_features(evaluator, table.column("image")) for key, table in samples.items()}
+def build_metrics_table(costs: pd.DataFrame, measurements: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row per method with its costs and every metric with its interval, as csv and as parquet."""
+    table = tables.wide_table(costs, measurements)
+    return table, table
 
 
-def _fid(embedded: dict[str, Tensor], key: str) -> float:
-    return frechet_distance(embedded[key], embedded[REFERENCE])
+def compare_methods(measurements: pd.DataFrame, confidence: ConfidenceParams) -> pd.DataFrame:
+    """Paired differences between methods with intervals and p-values."""
+    return tables.comparison_table(measurements, confidence)
+
+
+def tabulate_prompts(measurements: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """A row per prompt and method."""
+    texts = plan.drop_duplicates("prompt_row").set_index("prompt_row")["text"]
+    return tables.prompt_table(measurements, texts)
+
+
+def _measured(metric: str, features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    return measure(metric, features.scored(), features.reference(), params, confidence)

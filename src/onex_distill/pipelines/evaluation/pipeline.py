@@ -1,20 +1,49 @@
-"""methods -> samples -> one table a metric -> metrics table -> report."""
+"""methods -> samples -> features -> one table per metric -> metrics table -> report."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from kedro.pipeline import Node, Pipeline
 
+from onex_distill.evaluation.measures import METRICS
 from onex_distill.evaluation.sampler import Samples
 from onex_distill.pipelines.evaluation import nodes, report, sampling
 from onex_distill.pipelines.precompute import create_conditions
 
-METHODS = ("teacher", "teacher_alpha", "teacher_2", "stage_one_2", "stage_two_2", "fractional_167")
+METHODS = ("teacher", "teacher_null", "teacher_alpha", "teacher_2", "stage_one_2", "stage_two_2", "fractional_167")
 LOSSES = {
     "reference_stage_one": "reference.stage_one_losses",
     "student_stage_one": "student.stage_one_losses",
     "student_stage_two": "student.stage_two_losses",
     "fractional_167": "fractional_167.cotraining_losses",
 }
+
+
+class Gathered(NamedTuple):
+    """Names of the datasets that hold all methods of a job."""
+
+    features: str
+    samples: str
+    costs: str
+    losses: str
+
+
+MAIN = Gathered("gathered_features", "gathered_samples", "cost_table", "loss_table")
+FAMILIES = tuple(dict.fromkeys(metric.family for metric in METRICS.values()))
+
+
+def create_inputs() -> Pipeline:
+    """What all samplings share, as one dataset."""
+    return create_conditions() + Pipeline(
+        [
+            Node(
+                sampling.gather_sampling_inputs,
+                ["conditions", "params:evaluation"],
+                "sampling_inputs",
+                name="gather_sampling_inputs",
+            )
+        ]
+    )
 
 
 def sample_student_node(method: str, transformer: str) -> Node:
@@ -38,18 +67,10 @@ def decode_teacher_node() -> Node:
     )
 
 
-def create_inputs() -> Pipeline:
-    """What all samplings share, as one dataset."""
-    return create_conditions() + Pipeline(
-        [
-            Node(
-                sampling.gather_sampling_inputs,
-                ["conditions", "params:evaluation"],
-                "sampling_inputs",
-                name="gather_sampling_inputs",
-            )
-        ]
-    )
+def extract_node(name: str) -> Node:
+    """Features of ``<name>_samples``."""
+    inputs = [f"{name}_samples", "params:scorers", "params:compute", "runs"]
+    return Node(nodes.extract, inputs, f"{name}_features", name=f"extract_{name}_features")
 
 
 def create_sampling() -> Pipeline:
@@ -57,6 +78,7 @@ def create_sampling() -> Pipeline:
     return Pipeline(
         [
             decode_teacher_node(),
+            _sampling_node(sampling.sample_null, "teacher_null", []),
             _sampling_node(sampling.sample_teacher, "teacher_alpha", []),
             _sampling_node(sampling.sample_teacher, "teacher_2", []),
             sample_student_node("stage_one_2", "student.stage_one"),
@@ -72,59 +94,93 @@ def _sampling_node(function: Callable[..., Samples], method: str, inputs: list[s
     return Node(function, [*inputs, *common], [f"{method}_samples", f"{method}_cost"], name=name)
 
 
-def create_scoring(methods: tuple[str, ...], losses: dict[str, str]) -> Pipeline:
-    """One node a metric over the samples of all methods, the table and the report."""
-    samples = {method: f"{method}_samples" for method in methods}
-    evaluated = {"evaluator": "evaluator", **samples}
+def create_gathering(
+    methods: tuple[str, ...], losses: dict[str, str], to: Gathered, earlier: Gathered | None = None
+) -> Pipeline:
+    """Features of every method, and all of them as one dataset each, after those of an earlier job."""
+    before = earlier._asdict() if earlier else {}
+    parts: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
+        "features": (nodes.gather_features, {method: f"{method}_features" for method in methods}),
+        "samples": (nodes.gather_samples, {method: f"{method}_samples" for method in methods}),
+        "costs": (nodes.collect_costs, {method: f"{method}_cost" for method in methods}),
+        "losses": (nodes.collect_losses, losses),
+    }
+    gathering = [
+        Node(
+            function,
+            {"earlier": before[kind], **inputs} if before else inputs,
+            getattr(to, kind),
+            name=f"gather_{kind}",
+        )
+        for kind, (function, inputs) in parts.items()
+    ]
+    return Pipeline([*(extract_node(method) for method in methods), *gathering])
+
+
+def create_metrics(features: str) -> Pipeline:
+    """One node per metric, the measurements of each family, and all of them."""
+    graph = [
+        Node(
+            getattr(nodes, f"compute_{name}"),
+            [features, f"params:metrics.{name}", "params:confidence"],
+            f"{name}_measurements",
+            name=f"compute_{name}",
+        )
+        for name in METRICS
+    ]
+    for family in FAMILIES:
+        members = [f"{name}_measurements" for name, metric in METRICS.items() if metric.family == family]
+        graph.append(Node(nodes.collect_measurements, members, f"{family}_measurements", name=f"collect_{family}"))
+    parts = [f"{family}_measurements" for family in FAMILIES]
+    return Pipeline([*graph, Node(nodes.collect_measurements, parts, "measurements", name="collect_measurements")])
+
+
+def create_tables(gathered: Gathered) -> Pipeline:
+    """The tables of all metrics, the pictures and the report."""
     return Pipeline(
         [
-            Node(nodes.compute_fid, evaluated, "fid_table", name="compute_fid"),
-            Node(nodes.compute_alignment, evaluated, "alignment_table", name="compute_alignment"),
-            Node(nodes.compute_diversity, evaluated, "diversity_table", name="compute_diversity"),
-            Node(
-                nodes.compute_precision_recall,
-                {**evaluated, "params": "params:evaluation"},
-                "precision_recall_table",
-                name="compute_precision_recall",
-            ),
-            Node(nodes.compute_entropy, evaluated, "entropy_table", name="compute_entropy"),
-            Node(
-                nodes.collect_costs,
-                {method: f"{method}_cost" for method in methods},
-                "cost_table",
-                name="collect_costs",
-            ),
             Node(
                 nodes.build_metrics_table,
-                [
-                    "cost_table",
-                    "fid_table",
-                    "alignment_table",
-                    "diversity_table",
-                    "precision_recall_table",
-                    "entropy_table",
-                ],
-                "metrics_table",
+                [gathered.costs, "measurements"],
+                ["metrics_table", "metrics_parquet"],
                 name="build_metrics_table",
             ),
-            Node(report.plot_losses, losses, "loss_plot", name="plot_losses"),
-            Node(report.plot_metrics, "metrics_table", "metrics_plot", name="plot_metrics"),
             Node(
-                report.draw_sample_grid,
-                {**samples, "params": "params:evaluation"},
-                "sample_grid",
-                name="draw_sample_grid",
+                nodes.compare_methods,
+                ["measurements", "params:confidence"],
+                "comparisons_table",
+                name="compare_methods",
+            ),
+            Node(nodes.tabulate_prompts, ["measurements", "evaluation_plan"], "prompts_table", name="tabulate_prompts"),
+            Node(report.plot_losses, gathered.losses, "loss_plot", name="plot_losses"),
+            Node(report.plot_metrics, "metrics_table", "metrics_plot", name="plot_metrics"),
+            Node(report.plot_intervals, "measurements", "intervals_plot", name="plot_intervals"),
+            Node(
+                report.draw_sample_grid, [gathered.samples, "params:evaluation"], "sample_grid", name="draw_sample_grid"
+            ),
+            Node(
+                report.draw_extremes,
+                [gathered.samples, "prompts_table", "params:evaluation"],
+                "extremes_grid",
+                name="draw_extremes",
+            ),
+            Node(
+                report.write_markdown,
+                ["metrics_table", "measurements", "params:report"],
+                "metrics_markdown",
+                name="write_markdown",
             ),
             Node(
                 report.write_report,
-                {
-                    "metrics": "metrics_table",
-                    "loss_plot": "loss_plot",
-                    "metrics_plot": "metrics_plot",
-                    "grid": "sample_grid",
-                    "params": "params:evaluation",
-                    **samples,
-                },
+                [
+                    "metrics_table",
+                    "measurements",
+                    "comparisons_table",
+                    gathered.losses,
+                    "sample_grid",
+                    "extremes_grid",
+                    "parameters",
+                ],
                 "report",
                 name="write_report",
             ),
@@ -132,11 +188,11 @@ def create_scoring(methods: tuple[str, ...], losses: dict[str, str]) -> Pipeline
     )
 
 
-def create_evaluation(methods: tuple[str, ...], losses: dict[str, str], sampling_nodes: Pipeline) -> Pipeline:
-    """Sampling and scoring together."""
-    return create_inputs() + sampling_nodes + create_scoring(methods, losses)
+def create_scoring(gathered: Gathered) -> Pipeline:
+    """Metrics, tables and report of all methods that are gathered."""
+    return create_metrics(gathered.features) + create_tables(gathered)
 
 
 def create_pipeline() -> Pipeline:
-    """The graph of ``kedro run --pipeline=evaluation``."""
-    return create_evaluation(METHODS, LOSSES, create_sampling())
+    """The graph of ``kedro run --pipelines=evaluation``."""
+    return create_inputs() + create_sampling() + create_gathering(METHODS, LOSSES, MAIN) + create_scoring(MAIN)

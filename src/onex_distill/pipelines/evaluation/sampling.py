@@ -18,7 +18,7 @@ from onex_distill.storage.tensor_table import TensorTable
 
 def gather_sampling_inputs(conditions: Conditions, params: EvaluationParams) -> SamplingInputs:
     """What all methods share."""
-    return SamplingInputs(**dict(conditions), batch_size=params.batch_size)
+    return SamplingInputs(**dict(conditions), batch_size=params.batch_size, null_seed=params.null_seed)
 
 
 def decode_teacher(
@@ -26,7 +26,7 @@ def decode_teacher(
 ) -> Samples:
     """Images of the precomputed teacher latents."""
     steps, scale = sampling.num_inference_steps, sampling.guidance_scale
-    method = MethodParams(name=f"teacher_{steps}x2", steps=steps, guidance_scale=scale)
+    method = MethodParams(name=f"teacher_{steps}x2", steps=steps, guidance_scale=scale, alpha=1.0, nfe=None)
     return decode(inputs, latents, method, compute, runs)
 
 
@@ -40,6 +40,15 @@ def sample_student(
 ) -> Samples:
     """Samples of a transformer that runs every block in every step."""
     return Sampler(inputs, plan, compute).sample(transformer, method, runs)
+
+
+def sample_null(
+    inputs: SamplingInputs, plan: pd.DataFrame, method: MethodParams, compute: ComputeParams, runs: Path
+) -> Samples:
+    """The teacher on the same captions with other noise: the floor of every distance."""
+    seeds = range(inputs.null_seed, inputs.null_seed + len(plan))
+    other = plan.assign(noise_seed=list(seeds))
+    return Sampler(inputs, other, compute).sample(inputs.teacher.transformer, method, runs)
 
 
 def sample_teacher(

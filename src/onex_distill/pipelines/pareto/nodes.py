@@ -9,18 +9,28 @@ from plotly.graph_objects import Figure
 
 from onex_distill.cache.compensation import Compensation
 from onex_distill.engine.compute import ComputeParams
+from onex_distill.evaluation.features import ScorersParams
 from onex_distill.evaluation.inputs import CompensationSets, SamplingInputs, StudyInputs
+from onex_distill.evaluation.measures import ConfidenceParams, MetricsParams
 from onex_distill.evaluation.params import MethodParams
 from onex_distill.evaluation.sampler import SECONDS
+from onex_distill.evaluation.scores import Scoring
 from onex_distill.evaluation.studies import band_search, fronts, latency
 from onex_distill.evaluation.studies.params import BandSearchParams, LatencyParams
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
 
-def gather_study_inputs(sampling: SamplingInputs, evaluator: ModelFolder, reference: TensorTable) -> StudyInputs:
+def gather_study_inputs(
+    sampling: SamplingInputs,
+    reference: TensorTable,
+    scorers: ScorersParams,
+    metrics: MetricsParams,
+    confidence: ConfidenceParams,
+) -> StudyInputs:
     """What a study samples with and scores by."""
-    return StudyInputs(sampling=sampling, evaluator=evaluator, reference=reference.handle)
+    scoring = Scoring(scorers=scorers, metrics=metrics, confidence=confidence, reference=reference.handle)
+    return StudyInputs(sampling=sampling, scoring=scoring)
 
 
 def plain_caching(student: ModelFolder, dial: ModelFolder) -> Compensation:
@@ -86,7 +96,7 @@ def measure_bands(
 
 def plot_pareto(table: pd.DataFrame) -> Figure:
     """FID, alignment, diversity and latency against evaluations by FLOPs, a line per method."""
-    measures = ["fid", "alignment", "diversity", SECONDS]
+    measures = [name for name in ("fid", "alignment", "diversity", SECONDS) if name in table]
     long = table.melt(["method", "nfe", "nfe_flops"], measures, var_name="measure")
     figure = px.line(
         long.sort_values("nfe_flops"),

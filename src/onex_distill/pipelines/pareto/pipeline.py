@@ -54,7 +54,13 @@ def create_fronts() -> Pipeline:
         [
             Node(
                 nodes.gather_study_inputs,
-                ["sampling_inputs", "evaluator", "teacher_samples"],
+                [
+                    "sampling_inputs",
+                    "teacher_features",
+                    "params:scorers",
+                    "params:metrics",
+                    "params:confidence",
+                ],
                 "study_inputs",
                 name="gather_study_inputs",
             ),

@@ -107,6 +107,7 @@ def sample_teacher(
         shift=conditions.teacher.shift,
         num_inference_steps=params.num_inference_steps,
         guidance_scale=params.guidance_scale,
+        alpha=1.0,
         batch_size=params.batch_size,
     )
     return TensorTable(launch(job) / "samples")

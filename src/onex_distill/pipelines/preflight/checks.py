@@ -18,7 +18,7 @@ from onex_distill.distill.stage_one.validation import cells_a_side
 from onex_distill.distill.stage_two.adversary import AdversaryParams
 from onex_distill.distill.stage_two.backbones import check_backbone
 from onex_distill.distill.stage_two.params import AdversarialParams
-from onex_distill.evaluation.params import EvaluationParams
+from onex_distill.evaluation.measures import MetricParams
 from onex_distill.evaluation.studies.params import BandSearchParams
 from onex_distill.evaluation.studies.reuse import ReuseParams
 from onex_distill.models.noise import latent_shape
@@ -79,7 +79,7 @@ def enough_images(planned: Planned) -> None:
     validation, evaluation = planned.images("validation", "reference"), planned.images("evaluation", "heldout")
     if validation is not None and planned.teacher is not None:
         cells_a_side(validation, latent_shape(planned.teacher.transformer.build()))
-    for name, params in planned.parameters(EvaluationParams):
+    for name, params in planned.parameters(MetricParams):
         if evaluation is not None and "compute_precision_recall" in planned.nodes and evaluation <= params.neighbours:
             raise ValueError(
                 f"{evaluation} evaluation images are too few for {name}.neighbours {params.neighbours}; raise "

@@ -9,8 +9,10 @@ from plotly.graph_objects import Figure
 from onex_distill.distill.stage_two.inputs import AdversarialInputs
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.inputs import SamplingInputs
+from onex_distill.evaluation.measures import ConfidenceParams, MetricsParams
 from onex_distill.evaluation.studies import recovery
 from onex_distill.evaluation.studies.recovery_params import RecoveryParams
+from onex_distill.storage.image_table import ImageTable
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
@@ -23,14 +25,16 @@ def train_recovery(
     params: RecoveryParams,
     compute: ComputeParams,
     runs: Path,
-) -> TensorTable:
+) -> ImageTable:
     """Images of every contender and seed on the same plan."""
     return recovery.train_recovery(student, refinement, sampling, plan, params, compute, runs)
 
 
-def score_recovery(evaluator: ModelFolder, teacher: TensorTable, samples: TensorTable) -> pd.DataFrame:
+def score_recovery(
+    features: TensorTable, teacher: TensorTable, metrics: MetricsParams, confidence: ConfidenceParams
+) -> pd.DataFrame:
     """A row per training, seed and method, and the share of plain caching's loss that each recovers."""
-    return recovery.score_recovery(evaluator, teacher, samples)
+    return recovery.score_recovery(features, teacher, metrics, confidence)
 
 
 def summarise_recovery(table: pd.DataFrame) -> pd.DataFrame:

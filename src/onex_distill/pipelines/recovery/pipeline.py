@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from onex_distill.pipelines.evaluation.pipeline import create_inputs
+from onex_distill.pipelines.evaluation.pipeline import create_inputs, extract_node
 from onex_distill.pipelines.recovery import nodes
 from onex_distill.pipelines.stage_two import create_inputs as create_adversarial_inputs
 
@@ -25,9 +25,10 @@ def create_pipeline() -> Pipeline:
                 "recovery_samples",
                 name="train_recovery",
             ),
+            extract_node("recovery"),
             Node(
                 nodes.score_recovery,
-                ["evaluator", "teacher_samples", "recovery_samples"],
+                ["recovery_features", "teacher_features", "params:metrics", "params:confidence"],
                 "recovery_table",
                 name="score_recovery",
             ),

@@ -60,6 +60,7 @@ def draw_watched_grid(
         latents=grid.handle,
         method="watched",
         batch_size=params.watch.prompts * params.watch.images,
+        files=False,
     )
     images = TensorTable(launch(job) / "samples")
     steps = images.index["step"].unique()

@@ -58,6 +58,7 @@ def sample_references(
         shift=conditions.teacher.shift,
         num_inference_steps=params.num_inference_steps,
         guidance_scale=1.0,
+        alpha=1.0,
         batch_size=params.batch_size,
     )
     return TensorTable(launch(job) / "samples")
@@ -74,6 +75,7 @@ def decode_references(
         latents=latents.handle,
         method=f"reference_{params.num_inference_steps}",
         batch_size=params.batch_size,
+        files=False,
     )
     return TensorTable(launch(job) / "samples")
 

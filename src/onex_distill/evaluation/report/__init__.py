@@ -1,0 +1,1 @@
+"""What people read: the verdict, labelled grids, charts and one page."""

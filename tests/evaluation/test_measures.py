@@ -1,0 +1,148 @@
+"""Measurements of known features: values, reasons of empty cells, identities, comparisons."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from onex_distill.evaluation.measures import ConfidenceParams, MetricParams, Scored, measure
+from onex_distill.evaluation.tables import comparison_table, prompt_table, require_same_identity, wide_table
+from onex_distill.metrics.distances import frechet_distance
+from onex_distill.storage.tensor_table import TensorTable
+
+CONFIDENCE = ConfidenceParams(level=0.95, draws=400, groups=8, seed=0)
+PROMPTS, EACH = 24, 4
+
+
+@pytest.fixture
+def make(tmp_path):
+    """``make(name, columns, seed)``: a method's features of 24 prompts with 4 images each, by one network ``net``."""
+
+    def build(name: str, columns: dict[str, Tensor], seed: int = 100, missing: str = "") -> Scored:
+        rows = PROMPTS * EACH
+        index = pd.DataFrame(
+            {
+                "prompt_row": [row // EACH for row in range(rows)],
+                "text": [f"caption {row // EACH}" for row in range(rows)],
+                "noise_seed": range(seed, seed + rows),
+                "method": name,
+            }
+        )
+        columns = {f"net.{row}": values.float() for row, values in columns.items()}
+        table = TensorTable.write(tmp_path / name, index, columns | {"row": torch.arange(rows)})
+        described = {
+            "name": "net",
+            "identity": {"model": "net", "recipe": "plain", "weights_sha256": "abc"},
+            "rows": {},
+        }
+        if missing:
+            described = {"name": "net", "missing": missing}
+        (tmp_path / name / "networks.json").write_text(json.dumps([described]))
+        return Scored(name, table)
+
+    return build
+
+
+def drawn(seed: int, shift: float = 0.0) -> Tensor:
+    return torch.randn(PROMPTS * EACH, 6, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+def params(row: str | None) -> MetricParams:
+    return MetricParams(features=row, neighbours=3)
+
+
+def test_means_are_over_prompts_with_an_interval_around_them(make):
+    values = torch.rand(PROMPTS * EACH, generator=torch.Generator().manual_seed(1))
+    teacher = make("teacher", {"score": values})
+    row = measure("alignment", [teacher], teacher, params("net.score"), CONFIDENCE).iloc[0]
+    assert row["value"] == pytest.approx(float(values.mean()), abs=1e-6)
+    assert row["low"] < row["value"] < row["high"]
+    assert row["units"] == pytest.approx(values.view(PROMPTS, EACH).mean(1).tolist(), abs=1e-6)
+
+
+def test_distances_are_clean_fids_and_the_reference_has_none(make):
+    teacher, other = make("teacher", {"rows": drawn(0)}), make("other", {"rows": drawn(1, 0.5)})
+    table = measure("fid", [teacher, other], teacher, params("net.rows"), CONFIDENCE).set_index("method")
+    assert table.loc["other", "value"] == pytest.approx(frechet_distance(drawn(1, 0.5), drawn(0)))
+    assert table.loc["other", "low"] < table.loc["other", "value"] < table.loc["other", "high"]
+    assert math.isnan(table.loc["teacher", "value"])
+    assert table.loc["teacher", "reason"] == "distances are to these images"
+
+
+def test_a_missing_network_leaves_its_cell_empty_and_the_rest_is_made(make):
+    teacher = make("teacher", {"score": torch.ones(96)})
+    absent = make("absent", {}, missing="weights.safetensors is missing; fetch it")
+    table = measure("alignment", [teacher, absent], teacher, params("net.score"), CONFIDENCE)
+    assert table["value"].tolist()[0] == 1
+    assert math.isnan(table["value"].tolist()[1])
+    assert table["reason"].tolist() == ["", "weights.safetensors is missing; fetch it"]
+
+
+def test_what_does_not_apply_to_a_caption_is_said(make):
+    values = torch.ones(96)
+    values[8:12] = torch.nan
+    row = measure("alignment", [one := make("teacher", {"score": values})], one, params("net.score"), CONFIDENCE).iloc[
+        0
+    ]
+    assert row["reason"] == "it does not apply to 4 of 96 captions, such as 'caption 2'"
+
+
+def test_features_that_are_not_finite_are_refused_with_their_image(make):
+    rows = drawn(0)
+    rows[5, 2] = torch.nan
+    teacher, broken = make("teacher", {"rows": drawn(1)}), make("broken", {"rows": rows})
+    with pytest.raises(ValueError, match=r"1 of 96 rows 'net\.rows' of broken are not finite, the first is image 5"):
+        measure("fid", [broken], teacher, params("net.rows"), CONFIDENCE)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"), [("other.rows", "names no network; known: net"), ("net.pool", "'net' has no row 'pool'")]
+)
+def test_rows_that_nobody_gives_are_refused(make, row, message):
+    teacher = make("teacher", {"rows": drawn(0)})
+    with pytest.raises(ValueError, match=message):
+        measure("diversity", [teacher], teacher, params(row), CONFIDENCE)
+
+
+def test_a_metric_without_rows_is_not_measured(make):
+    teacher = make("teacher", {"rows": drawn(0)})
+    assert measure("clip_score", [teacher], teacher, params(None), CONFIDENCE).empty
+
+
+def test_differences_are_paired_and_tested(make):
+    base = torch.rand(96, generator=torch.Generator().manual_seed(2))
+    noise = 0.01 * torch.randn(96, generator=torch.Generator().manual_seed(3))
+    sets = [make("teacher", {"score": base}), make("student", {"score": base - 0.05 + noise})]
+    measured = measure("alignment", sets, sets[0], params("net.score"), CONFIDENCE)
+    assert measured["low"].iloc[0] < measured["value"].iloc[1]  # alone, the two could not be told apart
+    row = comparison_table(measured, CONFIDENCE).iloc[0]
+    assert row["difference"] == pytest.approx(0.05, abs=0.005)
+    assert 0.045 < row["low"] < row["difference"] < row["high"] < 0.055
+    assert row["p_value"] < 0.01
+    assert row["test"] == "sign-flip permutation"
+
+
+def test_rows_of_other_identity_are_not_subtracted(make):
+    sets = [make("teacher", {"score": torch.ones(96)}), make("null", {"score": torch.ones(96)}, seed=5000)]
+    measured = measure("alignment", sets, sets[0], params("net.score"), CONFIDENCE)
+    row = comparison_table(measured, CONFIDENCE).iloc[0]
+    assert math.isnan(row["difference"])
+    assert row["reason"].startswith("seeds differs: ")
+    with pytest.raises(ValueError, match="alignment of teacher and null do not compare; seeds differs"):
+        require_same_identity(measured.iloc[0], measured.iloc[1])
+
+
+def test_the_tables_have_a_row_per_method_and_one_per_prompt(make):
+    sets = [make("teacher", {"score": torch.ones(96)}), make("student", {"score": torch.zeros(96)})]
+    measured = measure("alignment", sets, sets[0], params("net.score"), CONFIDENCE)
+    wide = wide_table(pd.DataFrame({"method": ["teacher", "student"], "nfe": [56.0, 1.67]}), measured)
+    assert list(wide.columns) == ["method", "nfe", "alignment", "alignment_low", "alignment_high"]
+    assert wide["alignment"].tolist() == [1, 0]
+    texts = pd.Series([f"caption {row}" for row in range(PROMPTS)])
+    prompts = prompt_table(measured, texts)
+    assert len(prompts) == 2 * PROMPTS
+    assert prompts.loc[prompts["method"] == "student", "alignment"].eq(0).all()
+    assert prompts["text"].iloc[-1] == "caption 23"
