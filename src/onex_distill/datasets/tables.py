@@ -7,7 +7,7 @@ from kedro.io.core import DatasetError
 from kedro_datasets._typing import TablePreview
 
 from onex_distill.datasets.folder import FolderDataset
-from onex_distill.storage.tensor_table import TensorTable, copy_table
+from onex_distill.storage.tensor_table import TensorTable, copy_table, open_table
 
 
 class TensorTableDataset(FolderDataset):
@@ -16,7 +16,7 @@ class TensorTableDataset(FolderDataset):
     def read(self, folder: Path) -> TensorTable:
         """Open the table; rows are read when they are asked for."""
         try:
-            return TensorTable(folder)
+            return open_table(folder)
         except ValueError as error:
             raise DatasetError(str(error)) from error
 

@@ -1,6 +1,7 @@
 """Prompt embeddings over ranks, in whole shards (engine.tables)."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import PositiveInt
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from onex_distill.engine.job import Job
 from onex_distill.engine.run import Run
 from onex_distill.engine.tables import write_table
+from onex_distill.models.online import DTYPES
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.models.text import encode_prompts
 from onex_distill.storage.frame import FrameFile
@@ -19,11 +21,12 @@ class EmbeddingJob(Job):
     teacher: TeacherFolder
     prompts: FrameFile
     max_sequence_length: PositiveInt
+    dtype: Literal["fp32", "bf16", "fp16"]
     batch_size: PositiveInt
 
     def run(self, run: Run) -> None:
         """Write the table; the text encoders are in memory for no longer than that."""
-        pipeline = self.teacher.load_text_pipeline().to(run.ranks.device)
+        pipeline = self.teacher.load_text_pipeline(run.ranks.device, DTYPES[self.dtype])
         prompts = self.prompts.read()
         texts = prompts["text"]
 

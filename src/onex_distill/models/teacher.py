@@ -29,6 +29,10 @@ class TeacherFolder(Params):
         check_teacher_folder(self.path)
         return self
 
+    def absolute(self) -> "TeacherFolder":
+        """The same folder by a path that does not depend on where a process was started."""
+        return TeacherFolder(path=self.path.absolute())
+
     def check_weights(self) -> None:
         """Raise ValueError with one line unless every model's weights are whole and every tokenizer opens.
 

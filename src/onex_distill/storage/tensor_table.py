@@ -14,6 +14,7 @@ import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ ROWS_PER_SHARD = 4096
 CHECKSUM = ".crc32"
 TABLE_FILE = "table.json"
 INDEX_FILE = "index.parquet"
+ONLINE_FILE = "online.json"
+ONLINE_MODULE = "onex_distill.models.online"
 LONGEST_HEADER = 2**20  # bytes; what a damaged length may make us read
 
 
@@ -140,11 +143,26 @@ class TableFolder(Params):
 
     def open(self) -> TensorTable:
         """The table."""
-        return TensorTable(self.path)
+        return open_table(self.path)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the checksums of all rows and of the index."""
+        """SHA-256 over the checksums of all rows and of the index; of what online rows are made from."""
+        if (self.path / ONLINE_FILE).is_file():
+            parts = (_file_checksum(self.path / name) for name in (ONLINE_FILE, INDEX_FILE))
+            return hashlib.sha256("".join(parts).encode()).hexdigest()
         return _file_checksum(self.path / TABLE_FILE)
+
+
+def open_table(folder: Path) -> TensorTable:
+    """The table in a folder: stored, or one whose rows are made when they are read.
+
+    The second kind needs models, which stand above this room, so its class is named and not imported here. Raises
+    ValueError when the table is damaged.
+    """
+    if (folder / ONLINE_FILE).is_file():
+        online: type[TensorTable] = import_module(ONLINE_MODULE).OnlineEmbeddings
+        return online(folder)
+    return TensorTable(folder)
 
 
 class TableWriter:

@@ -11,6 +11,7 @@ from onex_distill.engine.launch import launch
 from onex_distill.evaluation.sampling_jobs import SamplingJob
 from onex_distill.models.conditions import Conditions
 from onex_distill.models.embedding import EmbeddingJob
+from onex_distill.models.online import Encoding, OnlineEmbeddings
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.models.text import count_truncated
 from onex_distill.pipelines.precompute.params import (
@@ -46,17 +47,27 @@ def embed_prompts(
     runs: Path,
     _after_resource_plan: pd.DataFrame,
 ) -> tuple[TensorTable, TensorTable]:
-    """Embeddings of every caption, and of the empty prompt that guidance needs."""
+    """Embeddings of every caption, or what makes them when they are read; those of the empty prompt are stored."""
     count_truncated(teacher.load_tokenizers(), prompts["text"].tolist(), params.max_sequence_length)
-    tables = []
+    tables: list[TensorTable] = []
     for name, frame in (("captions", prompts), ("empty", pd.DataFrame({"id": ["empty"], "text": ""}))):
         folder = runs / name
+        if name == "captions" and params.encoding == "online":
+            encoding = Encoding(
+                teacher=teacher.absolute(),
+                max_sequence_length=params.max_sequence_length,
+                dtype=params.dtype,
+                device=params.device,
+            )
+            tables.append(OnlineEmbeddings.store(runs / "online_captions", frame, encoding))
+            continue
         job = EmbeddingJob(
             folder=folder,
             compute=compute,
             teacher=teacher,
             prompts=store_frame(frame, folder / "prompts.parquet"),
             max_sequence_length=params.max_sequence_length,
+            dtype=params.dtype,
             batch_size=params.batch_size,
         )
         tables.append(TensorTable(launch(job) / "embeddings"))

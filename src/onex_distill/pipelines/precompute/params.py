@@ -1,6 +1,6 @@
 """Parameters of the precompute pipeline."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
@@ -10,9 +10,16 @@ LONGEST_SEQUENCE = 512  # T5 tokens; what StableDiffusion3Pipeline accepts in a 
 
 
 class TextParams(Params):
-    """T5 tokens per caption, and captions per batch."""
+    """T5 tokens per caption, captions per batch, and how captions become embeddings.
+
+    ``encoding`` stored writes every caption's embeddings once; online encodes those of a batch when it is read, on
+    ``device`` (auto is the accelerator), which takes no disk and time in every update. ``dtype`` is the encoders'.
+    """
 
     max_sequence_length: Annotated[int, Field(gt=0, le=LONGEST_SEQUENCE)]
+    encoding: Literal["stored", "online"]
+    device: Literal["auto", "cpu"]
+    dtype: Literal["fp32", "bf16", "fp16"]
     batch_size: PositiveInt
 
 

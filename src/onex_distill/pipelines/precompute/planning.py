@@ -33,8 +33,9 @@ Estimate = dict[str, Any]  # the fields of ``Need`` by name, and what to change 
 
 
 def estimate_embeddings(teacher: TeacherFolder, prompts: pd.DataFrame, text: TextParams) -> Estimate:
-    """The disk that embeddings take, in the run and as a dataset."""
-    return {"memory": 0, "disk": 2 * len(prompts) * teacher.embedding_bytes(text.max_sequence_length), "remedy": ""}
+    """The disk that stored embeddings take, in the run and as a dataset."""
+    stored = len(prompts) if text.encoding == "stored" else 0
+    return {"memory": 0, "disk": 2 * stored * teacher.embedding_bytes(text.max_sequence_length), "remedy": ""}
 
 
 def estimate_stage_one(
