@@ -8,6 +8,7 @@ from kedro.io.core import DatasetError, Version
 
 from onex_distill.datasets.folder import FolderDataset
 from onex_distill.datasets.hub import download_teacher
+from onex_distill.datasets.single_file import unpack_single_file
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.storage.model_folder import ModelFolder, save_model, verify
 
@@ -53,8 +54,9 @@ class ModelFolderDataset(FolderDataset):
 class TeacherDataset(FolderDataset):
     """A Stable Diffusion 3 folder, checked on load.
 
-    ``hub_model``, for example ``stabilityai/stable-diffusion-3-medium-diffusers``, is downloaded into the folder when
-    that is missing.
+    A missing folder is made from ``hub_model``, for example ``stabilityai/stable-diffusion-3-medium-diffusers``, which
+    is downloaded, or from ``single_file``, a .safetensors checkpoint of the original layout, with the other components
+    of the diffusers folder ``config``.
     """
 
     def __init__(
@@ -62,20 +64,26 @@ class TeacherDataset(FolderDataset):
         *,
         filepath: str,
         hub_model: str | None = None,
+        single_file: str | None = None,
+        config: str | None = None,
         version: Version | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(filepath=filepath, version=version, metadata=metadata)
-        self.hub_model = hub_model
+        if (single_file is None) != (config is None):
+            raise DatasetError(f"single_file and config of {filepath} belong together; give both or none")
+        self.hub_model, self.single_file, self.config = hub_model, single_file, config
 
     @property
     def can_fetch(self) -> bool:
         """Whether a missing folder is made on load."""
-        return self.hub_model is not None
+        return self.hub_model is not None or self.single_file is not None
 
     def load(self) -> TeacherFolder:
-        """The folder, downloaded if it has to be."""
+        """The folder, downloaded or unpacked if it has to be."""
         folder = Path(self._get_load_path())
+        if self.single_file is not None and self.config is not None and not folder.is_dir():
+            unpack_single_file(Path(self.single_file), Path(self.config), folder)
         if self.hub_model is not None and not folder.exists() and not folder.is_symlink():
             download_teacher(self.hub_model, folder)
         return super().load()

@@ -28,7 +28,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Encoding(Params):
-    """The text encoders of a teacher, the numbers they compute in, and where: auto is the accelerator, if there is any."""
+    """A teacher's text encoders, the numbers they compute in, and where: auto is the accelerator, if there is one."""
 
     teacher: TeacherFolder
     max_sequence_length: PositiveInt

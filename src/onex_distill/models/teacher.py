@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusion3Pipeline
 
-from onex_distill.models.checks import CLASSES, check_teacher_folder, check_vocabularies, components
+from onex_distill.models.checks import CLASSES, T5, check_teacher_folder, check_vocabularies, components
 from onex_distill.parameters import Params
 from onex_distill.storage.model_check import check_model
 from onex_distill.storage.model_folder import ModelFolder
@@ -112,7 +112,8 @@ class TeacherFolder(Params):
     def _load(self, **models: object) -> StableDiffusion3Pipeline:
         """The pipeline of these models; tokenizers and scheduler come from the folder."""
         folder = ModelFolder(path=self.path, class_name="diffusers.StableDiffusion3Pipeline")
-        pipeline = folder.load(**models, variant=None)
+        absent = {name: None for name in T5 if not self._present((name,))}  # diffusers wants these passed too
+        pipeline = folder.load(**{**absent, **models}, variant=None)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
