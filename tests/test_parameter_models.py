@@ -65,8 +65,9 @@ def values_of(annotation: Any, metadata: tuple[Any, ...] = ()) -> st.SearchStrat
 
 
 def agreeing_compute(fields: dict[str, Any]) -> dict[str, Any]:
-    alone = {"processes": 1, "machines": 1} if fields["sharding"] == "none" else {}
-    offload = fields["cpu_offload"] and fields["sharding"] == "fsdp2"
+    least = {"none": {"processes": 1, "machines": 1}, "hsdp": {"processes": 2, "machines": 3}}
+    alone = least.get(fields["sharding"], {})
+    offload = fields["cpu_offload"] and fields["sharding"] in ("fsdp2", "hsdp")
     return fields | alone | {"cpu_offload": offload, "rendezvous": f"host:{len(fields['rendezvous'])}"}
 
 

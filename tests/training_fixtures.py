@@ -100,6 +100,9 @@ def compute() -> ComputeParams:
         mixed_precision="fp32",
         sharding="none",
         cpu_offload=False,
+        timeout=10.0,
+        compile="none",
+        attention="sdpa",
     )
 
 

@@ -14,6 +14,14 @@ from onex_distill.engine.ranks import Ranks
         ({"processes": 2}, "sharding none is for one process, not 2; choose ddp or fsdp2"),
         ({"machines": 3}, "sharding none is for one process, not 3; choose ddp or fsdp2"),
         ({"sharding": "ddp", "cpu_offload": True}, "cpu_offload needs sharding fsdp2, not ddp; change one of the two"),
+        (
+            {"sharding": "hsdp", "processes": 4},
+            "hsdp copies over machines .* 1 machines of 4 processes",
+        ),
+        ({"timeout": 0.0}, "timeout"),
+        ({"timeout": 1e9}, "timeout"),
+        ({"compile": "all"}, "compile"),
+        ({"attention": "math"}, "attention"),
         ({"rendezvous": "localhost"}, "rendezvous 'localhost' must be host:port of the first machine"),
         ({"rendezvous": ":29500"}, "rendezvous ':29500' must be host:port of the first machine"),
         ({"rendezvous": "host:port"}, "rendezvous 'host:port' must be host:port of the first machine"),
@@ -30,6 +38,14 @@ def test_settings_that_contradict_each_other_are_refused(compute, change, messag
 
 def test_ranks_are_all_processes_of_all_machines(compute):
     assert ComputeParams(**(dict(compute) | {"processes": 4, "machines": 3, "sharding": "ddp"})).ranks == 12
+
+
+@pytest.mark.parametrize(("sharding", "shards"), [("none", 1), ("ddp", 1), ("fsdp2", 6), ("hsdp", 2)])
+def test_weights_are_split_over_all_ranks_or_those_of_a_machine(compute, sharding, shards):
+    ranks = {"processes": 1 if sharding == "none" else 2, "machines": 1 if sharding == "none" else 3}
+    params = ComputeParams(**(dict(compute) | ranks | {"sharding": sharding}))
+    assert params.shards == shards
+    assert params.is_sharded == (shards > 1)
 
 
 def test_more_ranks_configured_than_started_are_an_error(compute):

@@ -73,6 +73,32 @@ def gradients(jobs, folder, inputs) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("machines")
+
+
+@pytest.fixture
+def copies(jobs, machines) -> Path:
+    """Some trainings alone in float32, and in bf16 on two machines of two ranks, split within and copied over them."""
+    if any(machines.iterdir()):
+        return machines
+    paths = []
+    for title in ("full, checkpointed", "shared backbone", "stage two"):
+        name, changes = TRAININGS[title]
+        settings = {"batch_size": 4, "steps": 2, **changes}
+        alone = jobs(name, machines / title, **settings)
+        alone.folder.mkdir()
+        write(alone.folder / "gradients.json", first_updates(alone, Ranks(alone.compute)))
+        compute = {"processes": 2, "machines": 2, "sharding": "hsdp", "mixed_precision": "bf16"}
+        job = jobs(name, machines / f"{title}-hsdp", **compute, **settings)
+        job.folder.mkdir()
+        write_job(job, {}, job.folder / "job.json")
+        paths.append(job.folder / "job.json")
+    in_processes(4, "gradients_driver.py", paths, machines / "logs")
+    return machines
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("sharding", SHARDINGS)
 @pytest.mark.parametrize("title", TRAININGS)
@@ -111,3 +137,16 @@ def test_micro_batches_have_the_gradients_of_the_batch(jobs, tmp_path, inputs, t
             assert a["names"] == b["names"]
             assert b["norm"] == pytest.approx(a["norm"], rel=2e-6)
             assert float((a["vector"] - b["vector"]).norm() / a["vector"].norm()) < 1e-5  # float32, four steps deep
+
+
+@pytest.mark.parametrize("title", ["full, checkpointed", "shared backbone", "stage two"])
+def test_ranks_of_two_machines_have_the_gradients_of_one_process(copies, title):
+    alone = json.loads((copies / title / "gradients.json").read_text())
+    for rank in range(4):
+        found = json.loads((copies / f"{title}-hsdp" / f"gradients-{rank}.json").read_text())
+        assert [[update["names"] for update in updates] for updates in found] == [
+            [update["names"] for update in updates] for updates in alone
+        ]
+        norms = [update["norm"] for updates in found for update in updates]
+        expected = [update["norm"] for updates in alone for update in updates]
+        assert norms == pytest.approx(expected, rel=TOLERANCE["bf16"], abs=1e-7)

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import Identity, Run
+from onex_distill.engine.speed import attention
 from onex_distill.parameters import Params
 from onex_distill.storage.files import remove_made, replace_folder, write_text
 
@@ -80,7 +81,8 @@ def execute(job: Job, identity: Identity, ranks: Ranks) -> None:
         if ranks.is_first:
             _prepare(run)
         ranks.wait()
-        job.run(run)
+        with attention(job.compute.attention):  # the backward pass, which may repeat a forward, needs it too
+            job.run(run)
         ranks.wait()
         if ranks.is_first:
             replace_folder(run.result, result_of(job))

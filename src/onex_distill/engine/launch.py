@@ -21,6 +21,7 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.job import Job, execute, is_finished, locked, read_job, result_of, write_job
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import STOP_FILE, Identity
+from onex_distill.engine.speed import check_speed
 from onex_distill.errors import Interrupted, RankError
 from onex_distill.storage.files import write_text
 
@@ -40,6 +41,7 @@ def launch(job: Job) -> Path:
     if is_finished(job, identity):
         logger.info("%s is finished; taking its result.", job.folder.name)
         return result_of(job)
+    check_speed(job.compute)
     with locked(job.folder, "launcher"):
         for leftover in (job.folder / STOP_FILE, *job.folder.glob("rank-*.error")):
             leftover.unlink(missing_ok=True)

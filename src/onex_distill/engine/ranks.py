@@ -8,6 +8,7 @@ Shapes: B rows of the whole batch.
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from functools import cached_property
 
 import torch
@@ -24,7 +25,8 @@ class Ranks:
     """This process among all of a job. With one process every method is the identity."""
 
     def __init__(self, compute: ComputeParams) -> None:
-        state = PartialState(cpu=compute.device == "cpu" or not torch.accelerator.is_available())
+        on_cpu = compute.device == "cpu" or not torch.accelerator.is_available()
+        state = PartialState(cpu=on_cpu, timeout=timedelta(minutes=compute.timeout))
         self.compute = compute
         self.index: int = state.process_index
         self.count: int = state.num_processes
@@ -40,11 +42,14 @@ class Ranks:
     @property
     def is_sharded(self) -> bool:
         """Whether weights, gradients and optimizer state are split over the ranks."""
-        return self.compute.sharding == "fsdp2" and self.count > 1
+        return self.compute.is_sharded
 
     @cached_property
     def mesh(self) -> DeviceMesh:
-        """All ranks in one dimension, over which weights are sharded."""
+        """The ranks over which weights are split, in one dimension, after one of machines where each has a copy."""
+        if self.compute.sharding == "hsdp":
+            shape = (self.compute.machines, self.compute.processes)
+            return init_device_mesh(self.device.type, shape, mesh_dim_names=("copies", "shards"))
         return init_device_mesh(self.device.type, (self.count,))
 
     def share(self, total: int) -> slice:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from onex_distill.engine.ranks import Ranks, whole
+from onex_distill.engine.speed import compile_blocks
 from onex_distill.storage.model_folder import ModelFolder, save_model, stored_dtype
 
 
@@ -24,7 +25,7 @@ def load_transformer(folder: ModelFolder) -> SD3Transformer2DModel:
 def place(
     transformer: SD3Transformer2DModel, ranks: Ranks, frozen_dtype: torch.dtype = torch.float32
 ) -> SD3Transformer2DModel:
-    """Bring a transformer's weights to this rank's device, whole or sharded block by block.
+    """Bring a transformer's weights to this rank's device, whole or sharded block by block; compile it if asked for.
 
     They become float32; those that are frozen by now, ``frozen_dtype``. In mixed precision sharded weights are gathered
     in bf16, and so freed with the block that has run; their gradients are summed over ranks in float32. Inputs are left
@@ -38,6 +39,8 @@ def place(
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else frozen_dtype)
         if ranks.is_sharded:
             fully_shard(part, mesh=ranks.mesh, mp_policy=policy, offload_policy=offload)
+    if ranks.compute.compile == "blocks":
+        compile_blocks(transformer)
     return transformer if ranks.is_sharded else transformer.to(ranks.device)
 
 

@@ -12,6 +12,7 @@ from onex_distill.cache.block_cache import BlockCache
 from onex_distill.cache.plan import Bands, reuse_after_first
 from onex_distill.engine.job import Job
 from onex_distill.engine.run import Run
+from onex_distill.engine.speed import compile_blocks
 from onex_distill.engine.tables import write_table
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.noise import latent_shape, noise_from_seeds
@@ -47,6 +48,8 @@ class SamplingJob(Job):
         """Write the table ``samples``."""
         device = run.ranks.device
         transformer: SD3Transformer2DModel = self.transformer.load().to(device).eval()
+        if self.compute.compile == "blocks":
+            compile_blocks(transformer)
         autoencoder = self.autoencoder and self.autoencoder.load().to(device).eval()
         cache = None
         if self.compensation is not None:

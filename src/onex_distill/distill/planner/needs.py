@@ -154,7 +154,7 @@ def _stored(count: int, optimizer: OptimizerParams) -> int:
 def _with_gradients(activations: Activations, trained: int, compute: ComputeParams) -> int:
     """The most in forward and backward with the gradients of weights: as they arise, or sharded and there already."""
     if _sharded(compute):
-        return activations.training + trained * FLOAT // compute.ranks
+        return activations.training + trained * FLOAT // compute.shards
     return activations.first
 
 
@@ -169,7 +169,7 @@ def _placed(state: int, sizes: Sizes, trained: int, compute: ComputeParams) -> i
     element = HALF if _bf16(compute) else FLOAT
     gathered = (2 * sizes.block + sizes.outside) * element
     reduced = min(trained, sizes.block) * (element + FLOAT)
-    return (0 if compute.cpu_offload else -(-state // compute.ranks)) + gathered + reduced
+    return (0 if compute.cpu_offload else -(-state // compute.shards)) + gathered + reduced
 
 
 def _decoding(teacher: TeacherFolder, latents: tuple[int, ...]) -> Activations:
@@ -183,7 +183,7 @@ def _latent_shape(folder: ModelFolder) -> tuple[int, int, int]:
 
 
 def _sharded(compute: ComputeParams) -> bool:
-    return compute.sharding == "fsdp2" and compute.ranks > 1
+    return compute.is_sharded
 
 
 def _bf16(compute: ComputeParams) -> bool:

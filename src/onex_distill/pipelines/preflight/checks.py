@@ -18,6 +18,8 @@ from onex_distill.distill.stage_one.validation import cells_a_side
 from onex_distill.distill.stage_two.adversary import AdversaryParams
 from onex_distill.distill.stage_two.backbones import check_backbone
 from onex_distill.distill.stage_two.params import AdversarialParams
+from onex_distill.engine.accumulation import check_micro_batch
+from onex_distill.engine.speed import check_speed
 from onex_distill.evaluation.measures import MetricParams
 from onex_distill.evaluation.studies.params import BandSearchParams
 from onex_distill.evaluation.studies.reuse import ReuseParams
@@ -123,6 +125,14 @@ def batches_split(planned: Planned) -> None:
     for name, size in sizes.items():
         if size < ranks:
             raise ValueError(f"{name}.batch_size {size} cannot be split over {ranks} ranks; raise it")
+    for _, params in planned.parameters(StageOneParams):
+        check_micro_batch(params.batch_size, params.micro_batch_size, ranks)
+
+
+def machine_is_fast(planned: Planned) -> None:
+    """This machine has the compiler and the attention kernel that the run asks for."""
+    if planned.compute is not None:
+        check_speed(planned.compute)
 
 
 def models_are_whole(planned: Planned) -> None:
@@ -139,6 +149,7 @@ def models_are_whole(planned: Planned) -> None:
 CHECKS: tuple[Callable[[Planned], None], ...] = (
     inputs_exist,
     batches_split,
+    machine_is_fast,
     backbones_are_there,
     captions_are_read,
     metrics_read_captions,
