@@ -10,12 +10,14 @@ def register_pipelines() -> dict[str, Pipeline]:
         ablation,
         baselines,
         cache_cotraining,
+        calibrate,
         evaluation,
         generate,
         pareto,
         precompute,
         recovery,
         reuse,
+        score,
         stage_one,
         stage_two,
         teacher,
@@ -35,6 +37,8 @@ def register_pipelines() -> dict[str, Pipeline]:
         "reuse": reuse.create_pipeline(),
         "pareto": pareto.create_pipeline(),
         "recovery": recovery.create_pipeline(),
+        "score": score.create_pipeline(),
+        "calibrate": calibrate.create_pipeline(),
     }
     main = ("precompute", "stage_one", "stage_two", "cache_cotraining", "evaluation")
     pipelines["distill"] = sum((pipelines[name] for name in main), Pipeline([]))

@@ -24,6 +24,8 @@ NAMES = (
     "generate",
     "reuse",
     "pareto",
+    "score",
+    "calibrate",
     "recovery",
 )
 

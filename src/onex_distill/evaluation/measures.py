@@ -150,11 +150,11 @@ class Scored:
         return values
 
 
-Measure = Callable[[Scored, Scored, MetricParams, ConfidenceParams], dict[str, Measurement]]
+Measure = Callable[[Scored, Scored | None, MetricParams, ConfidenceParams], dict[str, Measurement]]
 
 
 def measure_mean(
-    column: str, scored: Scored, reference: Scored, params: MetricParams, confidence: ConfidenceParams
+    column: str, scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
     """The mean of one number per image."""
     values = scored.applicable(str(params.features))
@@ -162,12 +162,15 @@ def measure_mean(
 
 
 def measure_frechet(
-    column: str, scored: Scored, reference: Scored, params: MetricParams, confidence: ConfidenceParams
+    column: str, scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
     """Frechet distance to the reference's features, by clean-fid; the interval is a delete-group jackknife's."""
-    _not_itself(scored, reference)
+    reference = _another(scored, reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
-    value = frechet_distance(own, other)
+    try:
+        value = frechet_distance(own, other)
+    except ValueError as error:
+        raise Unmeasured(str(error)) from error
     groups = intervals.prompt_groups(scored.prompts, confidence.groups, confidence.seed)
 
     def without(kept: Tensor) -> float:
@@ -181,12 +184,12 @@ def measure_blocks(
     column: str,
     distance: Callable[[Tensor, Tensor, int], float],
     scored: Scored,
-    reference: Scored,
+    reference: Scored | None,
     params: MetricParams,
     confidence: ConfidenceParams,
 ) -> dict[str, Measurement]:
     """A kernel distance to the reference; its deviation is that of the distances between blocks of prompts."""
-    _not_itself(scored, reference)
+    reference = _another(scored, reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
     value = distance(own, other, confidence.seed)
     groups = intervals.prompt_groups(scored.prompts, confidence.groups, confidence.seed)
@@ -202,10 +205,10 @@ def measure_blocks(
 
 
 def measure_infinity(
-    column: str, scored: Scored, reference: Scored, params: MetricParams, confidence: ConfidenceParams
+    column: str, scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
     """The Frechet distance that endlessly many images would give; too few images leave it empty."""
-    _not_itself(scored, reference)
+    reference = _another(scored, reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
     try:
         value = frechet_at_infinity(own, other, confidence.seed)
@@ -215,9 +218,10 @@ def measure_infinity(
 
 
 def measure_density_coverage(
-    scored: Scored, reference: Scored, params: MetricParams, confidence: ConfidenceParams
+    scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
     """Density and coverage of the reference's spheres."""
+    reference = _given(reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
     groups = intervals.prompt_groups(scored.prompts, confidence.groups, confidence.seed)
 
@@ -236,7 +240,7 @@ def measure_density_coverage(
 
 
 def measure_vendi(
-    column: str, scored: Scored, reference: Scored, params: MetricParams, confidence: ConfidenceParams
+    column: str, scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
     """How many different images the set amounts to."""
     features = scored.finite(str(params.features))
@@ -253,7 +257,7 @@ def _cmmd(own: Tensor, other: Tensor, seed: int) -> float:
 
 
 def measure_diversity(
-    column: str, scored: Scored, reference: Scored, params: MetricParams, confidence: ConfidenceParams
+    column: str, scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
     """Mean pairwise distance between the images of one prompt."""
     features = scored.finite(str(params.features))
@@ -265,9 +269,10 @@ def measure_diversity(
 
 
 def measure_precision_recall(
-    scored: Scored, reference: Scored, params: MetricParams, confidence: ConfidenceParams
+    scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
     """Share of images inside the reference's manifold, and of the reference's inside this one's."""
+    reference = _given(reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
     if min(len(own), len(other)) <= params.neighbours:
         raise Unmeasured(f"{params.neighbours} neighbours need more than {params.neighbours} images")
@@ -278,7 +283,7 @@ def measure_precision_recall(
 
 
 def measure_entropy(
-    scored: Scored, reference: Scored, params: MetricParams, confidence: ConfidenceParams
+    scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
     """Conditional entropy of every attribute that captions leave free, in nats, and its distance to the renderer's."""
     network = str(params.features)
@@ -340,14 +345,14 @@ METRICS: Mapping[str, Metric] = {
 
 
 def measure(
-    metric: str, sets: Sequence[Scored], reference: Scored, params: MetricParams, confidence: ConfidenceParams
+    metric: str, sets: Sequence[Scored], reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> pd.DataFrame:
     """A row per set and column of a metric; empty cells have a ``reason``.
 
     Args:
         metric: one of ``METRICS``.
         sets: the features of every method.
-        reference: what distances are to.
+        reference: what distances are to, if there is such a set.
         params: rows and settings; without rows the table is empty.
         confidence: of intervals.
 
@@ -376,7 +381,7 @@ COLUMNS = ["method", "key", "metric", *Measurement._fields, "reason", *IDENTITY]
 VERSION = 1  # of our implementations; raised when a number of any of them changes
 
 
-def identity_of(metric: str, scored: Scored, reference: Scored, params: MetricParams) -> dict[str, str]:
+def identity_of(metric: str, scored: Scored, reference: Scored | None, params: MetricParams) -> dict[str, str]:
     """What must agree between rows before they are compared."""
     network = str(params.features).partition(".")[0]
     known: dict[str, str] = scored.networks.get(network, {}).get("identity", {})
@@ -389,7 +394,7 @@ def identity_of(metric: str, scored: Scored, reference: Scored, params: MetricPa
         "recipe": known.get("recipe", ""),
         "weights": " ".join(weights),
         "settings": f"{params.model_dump_json()} {known.get('settings', '')}",
-        "reference": reference.name,
+        "reference": reference.name if reference else "",
         "prompt_list": _digest(index["text"]),
         "images": str(len(index)),
         "seeds": _digest(seeds) if len(seeds) else "",
@@ -425,6 +430,13 @@ def _variation_of(values: Tensor, parents: Tensor, expected: Tensor, kept: Tenso
     return total_variation(values[kept], parents[kept], expected[kept])
 
 
-def _not_itself(scored: Scored, reference: Scored) -> None:
-    if scored.key == reference.key:
+def _given(reference: Scored | None) -> Scored:
+    if reference is None:
+        raise Unmeasured("no images are named to measure distances to")
+    return reference
+
+
+def _another(scored: Scored, reference: Scored | None) -> Scored:
+    if scored.key == _given(reference).key:
         raise Unmeasured("distances are to these images")
+    return _given(reference)

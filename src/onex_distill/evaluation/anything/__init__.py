@@ -1,0 +1,1 @@
+"""Images and pipelines that were not made here: read, sampled and scored as our own are."""

@@ -1,0 +1,36 @@
+"""Nodes that score what was not made here."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from onex_distill.datasets.captions import CaptionsDataset
+from onex_distill.engine.compute import ComputeParams
+from onex_distill.evaluation.anything.gather import gather_images
+from onex_distill.evaluation.anything.params import ScoreParams
+from onex_distill.evaluation.measures import METRICS, ConfidenceParams, MetricsParams, measure
+from onex_distill.evaluation.scores import parts_of
+from onex_distill.evaluation.tables import comparison_table, wide_table
+from onex_distill.storage.image_table import ImageTable
+from onex_distill.storage.tensor_table import TensorTable
+
+
+def gather_score_images(params: ScoreParams, compute: ComputeParams, runs: Path) -> ImageTable:
+    """Images of every folder and pipeline."""
+    captions = None if params.captions is None else CaptionsDataset(filepath=str(params.captions)).load()
+    return gather_images(params, captions, compute, runs)
+
+
+def score_images(
+    features: TensorTable, params: ScoreParams, metrics: MetricsParams, confidence: ConfidenceParams
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """A row per folder or pipeline with every metric and its interval; the comparisons; the measurements."""
+    sets = [scored for _, scored in parts_of(features, ["method"])]
+    names = [scored.key for scored in sets]
+    if params.reference is not None and params.reference not in names:
+        raise ValueError(f"score.reference {params.reference!r} is no row; rows: {', '.join(names)}")
+    reference = next((scored for scored in sets if scored.key == params.reference), None)
+    parts = [measure(name, sets, reference, getattr(metrics, name), confidence) for name in METRICS]
+    measurements = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    counts = pd.DataFrame({"method": names, "images": [len(scored.index) for scored in sets]})
+    return wide_table(counts, measurements), comparison_table(measurements, confidence), measurements

@@ -1,0 +1,27 @@
+"""folders and pipelines -> images -> features -> score table."""
+
+from kedro.pipeline import Node, Pipeline
+
+from onex_distill.pipelines.evaluation.pipeline import extract_node
+from onex_distill.pipelines.score import nodes
+
+
+def create_pipeline() -> Pipeline:
+    """The graph of ``kedro run --pipelines=score``; it needs nothing but what it is told to score."""
+    return Pipeline(
+        [
+            Node(
+                nodes.gather_score_images,
+                ["params:score", "params:compute", "runs"],
+                "score_samples",
+                name="gather_score_images",
+            ),
+            extract_node("score"),
+            Node(
+                nodes.score_images,
+                ["score_features", "params:score", "params:metrics", "params:confidence"],
+                ["score_table", "score_comparisons", "score_measurements"],
+                name="score_images",
+            ),
+        ]
+    )

@@ -1,0 +1,50 @@
+"""Folders and pipelines scored side by side, and the calibration's refusal."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from support import newest
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two folders of 32 x 32 images with captions of ShapesWorld; the second has too few for a Frechet distance."""
+    home, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for name, count in (("many", 80), ("few", 8)):
+        (home / name).mkdir()
+        rows = []
+        for number in range(count):
+            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(home / name / f"{number}.png")
+            rows.append({"file_name": f"{number}.png", "text": f"a solid {('red', 'blue')[number % 2]} circle"})
+        (home / name / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return home
+
+
+def test_folders_and_pipelines_are_rows_of_one_table(folders, run_pipeline, stored_teacher, tmp_path):
+    (tmp_path / "captions.txt").write_text("a solid red circle\na hollow blue square\n")
+    pipeline = {"name": "tiny", "source": str(stored_teacher), "steps": 1, "guidance_scale": 1.0, "scheduler": None}
+    score = {
+        "images": [str(folders / "many"), str(folders / "few")],
+        "pipelines": [pipeline],
+        "captions": str(tmp_path / "captions.txt"),
+        "images_per_caption": 2,
+        "reference": "many",
+    }
+    run_pipeline("score", {"data": str(tmp_path / "data"), "score": score})
+    table = pd.read_csv(newest(tmp_path / "data", "08_reporting/score.csv")).set_index("method")
+    assert table["images"].to_dict() == {"many": 80, "few": 8, "tiny": 4}
+    assert table["alignment"].between(0, 1).all()
+    assert (table["alignment_low"] <= table["alignment"]).all()
+    assert table["saturation"].notna().all()
+    comparisons = pd.read_csv(newest(tmp_path / "data", "08_reporting/score_comparisons.csv"))
+    assert comparisons["reason"].str.contains("prompt_list differs|images differs|distances are").any()
+
+
+def test_nothing_to_score_is_one_line(run_pipeline, tmp_path):
+    with pytest.raises(ValueError, match=r"nothing to score; name folders with --params=score\.images=FOLDER"):
+        run_pipeline("score", {"data": str(tmp_path / "data")})
