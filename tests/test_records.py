@@ -92,7 +92,7 @@ def test_missing_outputs_only_does_not_hide_a_changed_parameter(tmp_path):
 def test_runs_are_listed_and_compared(tmp_path, command):
     assert "No run is recorded below" in command("runs")
     for version, seed, fid in ((OLD, 1, 20.0), (NEW, 2, 15.5)):
-        made = NodeRecord(inputs={}, outputs={"metrics_table": version})
+        made = NodeRecord(inputs={}, outputs={"metrics_table": version}, seconds=1.0)
         write_record(record(version, {"build": made}, {"student": {"seed": seed}, "same": 1}), tmp_path)
         table = version_path(tmp_path / "08_reporting/metrics.csv", version)
         table.parent.mkdir(parents=True)
@@ -117,11 +117,11 @@ def test_pruning_keeps_what_the_newest_is_made_from(tmp_path, command):
     (plan / OLD / "mine.txt").write_text("mine")
 
     def node(prompts_version, plan_version):
-        return NodeRecord(inputs={"prompts": prompts_version}, outputs={"evaluation_plan": plan_version})
+        return NodeRecord(inputs={"prompts": prompts_version}, outputs={"evaluation_plan": plan_version}, seconds=1.0)
 
-    made = {"prepare": NodeRecord(inputs={}, outputs={"prompts": OLD}), "plan": node(OLD, OLD)}
+    made = {"prepare": NodeRecord(inputs={}, outputs={"prompts": OLD}, seconds=1.0), "plan": node(OLD, OLD)}
     write_record(record(OLD, made), tmp_path)
-    write_record(record(NEW, {"prepare": NodeRecord(inputs={}, outputs={"prompts": NEW})}), tmp_path)
+    write_record(record(NEW, {"prepare": NodeRecord(inputs={}, outputs={"prompts": NEW}, seconds=1.0)}), tmp_path)
     write_record(record(NEWEST, {"plan": node(OLD, NEWEST)}), tmp_path)  # of the older prompts, with --load-versions
     assert "1.0 MiB could be removed; add --yes" in command("prune")
     assert versions_of(plan) == [OLD, NEW, NEWEST]
@@ -132,8 +132,8 @@ def test_pruning_keeps_what_the_newest_is_made_from(tmp_path, command):
 
 
 def test_what_is_needed_is_found_through_all_runs():
-    first = record(OLD, {"a": NodeRecord(inputs={"raw": None}, outputs={"x": OLD})})
-    second = record(NEW, {"b": NodeRecord(inputs={"x": OLD}, outputs={"y": NEW})})
+    first = record(OLD, {"a": NodeRecord(inputs={"raw": None}, outputs={"x": OLD}, seconds=1.0)})
+    second = record(NEW, {"b": NodeRecord(inputs={"x": OLD}, outputs={"y": NEW}, seconds=1.0)})
     assert needed({"y": NEW, "z": NEW}, {OLD: first, NEW: second}) == {("y", NEW), ("x", OLD), ("z", NEW)}
 
 

@@ -7,10 +7,14 @@ from onex_distill.hooks import (
     KnownNamesHook,
     MissingInputsHook,
     PreflightHook,
+    ProgressHook,
     RecordHook,
     RunFoldersHook,
 )
 from onex_distill.recipe import RecipeConfigLoader
+from onex_distill.terminal import silence_foreign
+
+silence_foreign()
 
 HOOKS = (
     KnownNamesHook(),
@@ -18,6 +22,7 @@ HOOKS = (
     MissingInputsHook(),
     PreflightHook(),
     RecordHook(),
+    ProgressHook(),
     RunFoldersHook(),
     FinishedRunsHook(),
 )

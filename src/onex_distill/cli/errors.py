@@ -42,6 +42,8 @@ class OneLineErrors(click.Command):
             raise click.ClickException(f"{readable(error)} ({TRACEBACK_VARIABLE}=1 shows the traceback)") from error
         except Interrupted as error:
             raise Stopped(f"{error}; the same command goes on from there") from error
+        except KeyboardInterrupt as error:
+            raise Stopped("stopped; the same command goes on with the training that was running") from error
 
 
 def readable(error: BaseException) -> str:

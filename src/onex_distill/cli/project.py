@@ -5,6 +5,8 @@ from typing import Any
 
 from kedro.framework.session import KedroSession
 
+from onex_distill.hooks.data import data_folder as of_context
+
 
 def catalog_config(env: str | None, params: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The catalog's configuration of an environment with absolute file paths; nothing is loaded."""
@@ -18,6 +20,4 @@ def catalog_config(env: str | None, params: dict[str, Any]) -> dict[str, dict[st
 
 def data_folder(env: str | None, params: dict[str, Any]) -> Path:
     """The data folder of an environment, or the one on the command line."""
-    context = KedroSession.create(env=env, runtime_params=params).load_context()
-    folder = params.get("data") or context.config_loader["globals"]["data"]
-    return Path(context.project_path / folder)
+    return of_context(KedroSession.create(env=env, runtime_params=params).load_context())

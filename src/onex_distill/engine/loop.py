@@ -18,6 +18,7 @@ from onex_distill.parameters import Params
 logger = logging.getLogger(__name__)
 
 SHOWN = 4  # values beside the bar; the history has all
+LOOKED_BACK = 200  # steps in which they are looked for
 Update = Callable[[int], dict[str, float]]
 Describe = Callable[[int], str]
 
@@ -56,8 +57,8 @@ def train(
                 logger.warning("%s: step %d is not finite and changed no weight (%s).", run.folder.name, step, values)
             bar.update()
             if (step + 1) % params.log_every == 0 and run.ranks.is_first:
-                bar.set_postfix({name: f"{values[name]:.4g}" for name in list(values)[:SHOWN]})
-                logger.info("%s step %d/%d %s", run.folder.name, step + 1, params.steps, bar.postfix)
+                bar.set_postfix(_shown(history))
+                logger.debug("%s step %d/%d %s", run.folder.name, step + 1, params.steps, values)
             given_up, stopping = bad_steps == params.max_nonfinite_steps, run.stop_requested()
             last = step + 1 == params.steps
             if last or given_up or stopping or (step + 1) % params.checkpoint_every == 0:
@@ -72,8 +73,24 @@ def train(
 
 
 def _bar(steps: int, done: int, run: Run) -> "tqdm[Never]":
-    name = run.folder.name
-    return tqdm(total=steps, initial=done, desc=name, unit="step", mininterval=1.0, disable=not run.ranks.is_first)
+    hidden = None if run.ranks.is_first else True  # None: shown in a terminal, not in a file
+    return tqdm(
+        total=steps,
+        initial=done,
+        desc=run.folder.name,
+        unit="step",
+        mininterval=1.0,
+        disable=hidden,
+        dynamic_ncols=True,
+    )
+
+
+def _shown(history: list[dict[str, float]]) -> dict[str, str]:
+    """The newest of each loss and distance, for the bar; a distance is measured now and then."""
+    newest: dict[str, float] = {}
+    for values in history[-LOOKED_BACK:]:
+        newest |= {name: value for name, value in values.items() if name.endswith(("loss", "distance"))}
+    return {name.removesuffix("_loss"): f"{value:.3g}" for name, value in list(newest.items())[:SHOWN]}
 
 
 def _guarded(update: Update, step: int, run: Run) -> dict[str, float]:

@@ -43,7 +43,7 @@ def write_table(
     writer = kind(run.result / name, len(index), rows_per_shard)
     rounds = range(0, writer.shards, run.ranks.count)
     with run.watching_signals(), torch.inference_mode():
-        for first in tqdm(rounds, desc=run.folder.name, unit="batch", disable=not run.ranks.is_first):
+        for first in tqdm(rounds, desc=run.folder.name, unit="batch", disable=None if run.ranks.is_first else True):
             number = first + run.ranks.index
             if number < writer.shards and not writer.has(number):
                 writer.write(number, make(writer.rows_of(number)))

@@ -139,7 +139,7 @@ def make_images(
     batches = [wanted[start : start + batch_size] for start in range(0, len(wanted), batch_size)]
     rounds = range(0, len(batches), run.ranks.count)
     with run.watching_signals():
-        for first in tqdm(rounds, desc="generating", unit="batch", disable=not run.ranks.is_first):
+        for first in tqdm(rounds, desc="generating", unit="batch", disable=None if run.ranks.is_first else True):
             number = first + run.ranks.index
             if number < len(batches):
                 _make_batch(pipeline, batches[number], settings, folder)

@@ -4,6 +4,7 @@ from onex_distill.hooks.built_teacher import BuiltTeacherHook
 from onex_distill.hooks.inputs import MissingInputsHook
 from onex_distill.hooks.parameters import KnownNamesHook
 from onex_distill.hooks.preflight import PreflightHook
+from onex_distill.hooks.progress import ProgressHook
 from onex_distill.hooks.records import RecordHook
 from onex_distill.hooks.runs import FinishedRunsHook, RunFoldersHook
 
@@ -13,6 +14,7 @@ __all__ = [
     "KnownNamesHook",
     "MissingInputsHook",
     "PreflightHook",
+    "ProgressHook",
     "RecordHook",
     "RunFoldersHook",
 ]

@@ -6,6 +6,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
+from onex_distill.terminal import silence_loading_bars
+
 
 class PreflightHook:
     """What would stop a node of the run hours later stops it here, in one line."""
@@ -15,4 +17,5 @@ class PreflightHook:
         """Raise ValueError for an input, a parameter or a limit that a selected node would fail of."""
         from onex_distill.pipelines.preflight import check_run  # torch stays out of commands that run nothing
 
+        silence_loading_bars()
         check_run(pipeline, catalog)

@@ -14,6 +14,7 @@ from kedro.io import CatalogProtocol
 from kedro.io.core import AbstractVersionedDataset
 from kedro.pipeline import Node, Pipeline
 
+from onex_distill.hooks.data import data_folder
 from onex_distill.storage.records import NodeRecord, RunRecord, Versions, changes, read_records, write_record
 
 PACKAGES = ("onex-distill", "torch", "diffusers", "transformers", "kedro", "peft", "timm", "safetensors", "numpy")
@@ -28,16 +29,13 @@ class RecordHook:
         self._data = self._project = Path()
         self._catalog: CatalogProtocol[Any, Any] | None = None
         self._record: RunRecord | None = None
-        self._begun = 0.0
+        self._begun = self._node_begun = 0.0
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Keep parameters as they are written, and the data folder."""
-        loader = context.config_loader
-        self._parameters = dict(loader["parameters"])
-        folder = (loader.runtime_params or {}).get("data") or loader["globals"]["data"]
-        self._project = Path(context.project_path)
-        self._data = self._project / folder
+        self._parameters = dict(context.config_loader["parameters"])
+        self._project, self._data = Path(context.project_path), data_folder(context)
 
     @hook_impl(trylast=True)
     def before_pipeline_run(
@@ -65,6 +63,11 @@ class RecordHook:
         )
 
     @hook_impl
+    def before_node_run(self) -> None:
+        """Start the node's clock."""
+        self._node_begun = time.monotonic()
+
+    @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
         """Note what a node has written, and what it had read."""
         if self._record is None or self._catalog is None:
@@ -73,7 +76,8 @@ class RecordHook:
         inputs: Versions = {
             name: _version_of(self._catalog, name) for name in node.inputs if not name.startswith("params:")
         }
-        nodes = {**self._record.nodes, node.name: NodeRecord(inputs=inputs, outputs=outputs)}
+        one = NodeRecord(inputs=inputs, outputs=outputs, seconds=round(time.monotonic() - self._node_begun, 3))
+        nodes = {**self._record.nodes, node.name: one}
         self._update(nodes=nodes)
 
     @hook_impl
@@ -89,7 +93,7 @@ class RecordHook:
 
     def _node(self, node: Node) -> NodeRecord:
         nodes = self._record.nodes if self._record else {}
-        return nodes.get(node.name, NodeRecord(inputs={}, outputs={}))
+        return nodes.get(node.name, NodeRecord(inputs={}, outputs={}, seconds=0.0))
 
     def _update(self, **values: Any) -> None:
         if self._record is None or (not self._record.nodes and "nodes" not in values):

@@ -34,7 +34,7 @@ class FinishedRunsHook:
         runs = catalog.load(RUNS)
         for folder in (runs / node.name for node in pipeline.nodes):
             if folder.is_dir():
-                logger.info("Removing the checkpoints of the finished run %s.", folder.name)
+                logger.debug("Removing the checkpoints of the finished run %s.", folder.name)
                 kept = remove_made(folder)
                 if kept:
                     logger.warning("%s holds files that no run made, which stay: %s", folder, ", ".join(map(str, kept)))

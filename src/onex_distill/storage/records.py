@@ -14,10 +14,11 @@ Versions = dict[str, str | None]  # of datasets; None for one without versions
 
 
 class NodeRecord(Params):
-    """The versions that one node has read and written."""
+    """The versions that one node has read and written, and its time."""
 
     inputs: Versions
     outputs: Versions
+    seconds: float
 
 
 class RunRecord(Params):
