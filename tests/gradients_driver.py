@@ -36,19 +36,23 @@ def first_updates(job: Job, ranks: Ranks) -> list[Updates]:
     The vector is that of this rank alone, before any reduction; an empty one where weights are sharded.
     """
     updates: dict[int, Updates] = {}
-    apply = Stepper.apply
+    reduce, take = Stepper.reduce, Stepper.take
+
+    def held_still(stepper: Stepper, norm: float) -> None:
+        with patch.object(stepper.optimizer, "step"), patch.object(stepper.scheduler, "step"):
+            take(stepper, norm)
 
     def recorded(stepper: Stepper, *args: Any) -> float:
         found = {name: parameter.grad for name, parameter in stepper.named.items() if parameter.grad is not None}
         parts = [] if ranks.is_sharded else [gradient.flatten().clone() for gradient in found.values()]
-        with patch.object(stepper.optimizer, "step"), patch.object(stepper.scheduler, "step"):
-            norm = apply(stepper, *args)
+        norm = reduce(stepper, *args)
         updates.setdefault(id(stepper), []).append(
             {"norm": norm, "names": sorted(found), "vector": torch.cat([torch.zeros(0), *parts])}
         )
         return norm
 
-    with patch.object(Stepper, "apply", recorded), _without_a_loop():
+    held = patch.object(Stepper, "reduce", recorded), patch.object(Stepper, "take", held_still)
+    with held[0], held[1], _without_a_loop():
         try:
             job.run(Run(job.folder, {}, ranks))
         except Enough:

@@ -67,10 +67,12 @@ def gradients_of(trainer: AdversarialTrainer) -> tuple[list[Gradients], list[dic
     def record(stepper: Stepper, *_: Any) -> float:
         named = stepper.named.items()
         found.append({name: parameter.grad.clone() for name, parameter in named if parameter.grad is not None})
-        stepper.discard()
         return 0.0
 
-    with patch.object(Stepper, "apply", record):
+    def drop(stepper: Stepper, norm: float) -> None:
+        stepper.discard()
+
+    with patch.object(Stepper, "reduce", record), patch.object(Stepper, "take", drop):
         values = [trainer.update(step) for step in range(2)]
     return found, values
 

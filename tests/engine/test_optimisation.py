@@ -126,3 +126,12 @@ def test_many_parameters_without_a_gradient_are_counted(optimizer, ranks):
     stepper = Stepper(named.items(), optimizer, total_steps=4, ranks=ranks)
     with pytest.raises(ValueError, match=r"reaches block.1, block.2, block.3 and 2 more"):
         stepper.step(named["block.0"].sum())
+
+
+def test_nothing_is_clipped_without_a_norm(optimizer, ranks):
+    parameter = nn.Parameter(torch.zeros(2))
+    stepper = Stepper([("p", parameter)], optimizer.model_copy(update={"clip_norm": None}), 10, ranks)
+    seen = []
+    stepper.optimizer.step = lambda: seen.append(parameter.grad.clone())
+    assert stepper.step((parameter * torch.tensor([30.0, 40.0])).sum()) == pytest.approx(50.0)
+    assert seen[0].tolist() == [30.0, 40.0]

@@ -26,7 +26,7 @@ def nothing_rests(name: str) -> bool:
 
 
 class OptimizerParams(Params):
-    """AdamW with gradient clipping; ``clip_norm`` is the largest gradient norm.
+    """AdamW with gradient clipping; ``clip_norm`` is the largest gradient norm, none for no clipping.
 
     ``kind`` adamw is torch's fused kernel with moments in float32, adamw_8bit that of bitsandbytes (a CUDA device).
     """
@@ -36,7 +36,7 @@ class OptimizerParams(Params):
     betas: tuple[NonNegativeFloat, NonNegativeFloat]
     weight_decay: NonNegativeFloat
     eps: PositiveFloat
-    clip_norm: PositiveFloat
+    clip_norm: PositiveFloat | None
     warmup_steps: NonNegativeInt
     schedule: Literal["constant_with_warmup", "cosine"]
 
@@ -75,14 +75,25 @@ class Stepper:
         as those of blocks that a cached step skips. Raises ValueError for any other that has no gradient in the first
         update that should reach it: it would never learn.
         """
+        norm = self.reduce(resting)
+        self.take(norm)
+        return norm
+
+    def reduce(self, resting: Resting = nothing_rests) -> float:
+        """The first half of ``apply``: average over ranks; return the norm of the gradients."""
         self._require_gradients(resting)
         self.ranks.average_gradients(self.parameters)
-        norm = float(whole(nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)))
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        return float(whole(nn.utils.get_total_norm(gradients)))
+
+    def take(self, norm: float) -> None:
+        """The second half of ``apply``: clip as for gradients of this norm, which others may have a part in; step."""
         if math.isfinite(norm):
+            if self.clip_norm is not None:
+                nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, torch.tensor(norm))
             self.optimizer.step()
             self.scheduler.step()
         self.discard()
-        return norm
 
     def _require_gradients(self, resting: Resting) -> None:
         self._unseen = {name: parameter for name, parameter in self._unseen.items() if parameter.grad is None}

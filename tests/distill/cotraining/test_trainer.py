@@ -1,3 +1,5 @@
+import math
+
 import pandas as pd
 import pytest
 import torch
@@ -236,3 +238,20 @@ def test_a_student_trains_under_plain_caching(jobs, tmp_path):
 def test_bad_candidates_are_refused(jobs, tmp_path, candidates, message):
     with pytest.raises(ValueError, match=message):
         jobs("cotraining", tmp_path, candidates=candidates)
+
+
+def test_student_and_compensation_are_clipped_by_the_norm_of_both(build, batch, monkeypatch):
+    trainer = build("cotraining", adversarial_weight=0.0, compensation_warmup=0)
+    clipped: list[Tensor] = []
+    for stepper in (trainer.student_stepper, trainer.compensation_stepper):
+        stepper.clip_norm = 1e-3
+        monkeypatch.setattr(stepper.optimizer, "step", lambda s=stepper: clipped.append(norm_of(s.parameters)))
+    _, norms = trainer.update_generator(Phase.GENERATOR, batch, 2)
+    both = math.hypot(norms["student_grad_norm"], norms["compensation_grad_norm"])
+    assert both > 1e-3
+    found = sorted(norm.item() for norm in clipped)
+    assert found == pytest.approx([norm / both * 1e-3 for norm in sorted(norms.values())], rel=1e-2)
+
+
+def norm_of(parameters: list[nn.Parameter]) -> Tensor:
+    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])

@@ -17,7 +17,7 @@ class CotrainingParams(AdversarialParams):
     ``candidates`` are sets of bands, one of them drawn at random for every update; with one the student is specialised
     to it. An empty set runs every block. The first ``fitting_steps`` steps fit the compensation of all bands to the
     residuals that the student really adds, in batches of their own size, before the discriminator's first update; the
-    paper has none of them.
+    paper has none of them. Where student and compensation learn together, the norm of both is what each is clipped by.
     """
 
     candidates: tuple[Bands, ...]

@@ -4,6 +4,7 @@ The first step stores what the bands add and the later ones reuse it through the
 then trained alone by the generator's losses, and then together with the student.
 """
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,14 +106,24 @@ class CotrainingTrainer(AdversarialTrainer):
         return means, {"compensation_grad_norm": self.compensation_stepper.apply()}
 
     def apply_generator(self, phase: Phase) -> dict[str, float]:
-        """The compensation alone while it warms up, then both."""
-        norms = {}
-        if self.compensation_stepper is not None:
-            norms["compensation_grad_norm"] = self.compensation_stepper.apply(self.compensation_rests)
+        """The compensation alone while it warms up, then both, clipped by the norm of both together."""
+        learner = self.compensation_stepper
+        if learner is None:
+            return super().apply_generator(phase) if phase is Phase.GENERATOR else self._rest()
+        norms = {"compensation_grad_norm": learner.reduce(self.compensation_rests)}
         if phase is Phase.WARM_UP:
-            self.student_stepper.discard()
-            return norms
-        return norms | super().apply_generator(phase)
+            learner.take(norms["compensation_grad_norm"])
+            return norms | self._rest()
+        norms["student_grad_norm"] = self.student_stepper.reduce(self.student_rests)
+        together = math.hypot(*norms.values())
+        learner.take(together)
+        self.student_stepper.take(together)
+        return norms
+
+    def _rest(self) -> dict[str, float]:
+        """Leave the student as it is."""
+        self.student_stepper.discard()
+        return {}
 
     def student_rests(self, name: str) -> bool:
         """Whether a parameter belongs to a block that the last step skips."""
