@@ -1,6 +1,7 @@
 """Kedro's project settings."""
 
 from onex_distill.catalog import OrderedCatalog
+from onex_distill.context import LightContext
 from onex_distill.hooks import (
     BuiltTeacherHook,
     FinishedRunsHook,
@@ -26,6 +27,8 @@ HOOKS = (
     RunFoldersHook(),
     FinishedRunsHook(),
 )
+
+CONTEXT_CLASS = LightContext
 
 DATA_CATALOG_CLASS = OrderedCatalog
 

@@ -8,6 +8,8 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.pipeline import Node
 
+from onex_distill.evaluation.families import NAMES as METRIC_NAMES
+from onex_distill.evaluation.measures import METRICS
 from onex_distill.hooks import RunFoldersHook
 from support import PROJECT
 
@@ -51,6 +53,16 @@ def test_distill_needs_nothing_but_the_committed_inputs():
     assert free == {"captions", "teacher", "evaluator", "recogniser", "runs"}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_node_finds_its_function_and_may_call_it(name):
+    bootstrap_project(PROJECT)
+    for node in pipelines[name].nodes:
+        if isinstance(node._inputs, dict):
+            inspect.signature(node.func).bind(**node._inputs)
+        else:
+            inspect.signature(node.func).bind(*node.inputs)
+
+
 TRAINING = ("precompute", "stage_one", "stage_two", "cache_cotraining", "generate", "teacher")
 
 
@@ -68,3 +80,7 @@ def test_a_node_finds_the_folder_of_its_own_name(tmp_path):
     node = Node(lambda runs: None, "runs", None, name="train", namespace="student")
     assert hook.before_node_run(node, {"runs": tmp_path}) == {"runs": tmp_path / "student.train"}
     assert hook.before_node_run(node, {"other": 1}) == {}
+
+
+def test_the_graph_has_a_node_for_every_metric_in_the_order_of_the_table():
+    assert tuple(METRICS) == METRIC_NAMES

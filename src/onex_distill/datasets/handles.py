@@ -11,7 +11,6 @@ from pydantic import BaseModel, ValidationError
 
 from onex_distill.datasets.folder import FolderDataset
 from onex_distill.storage.files import write_text
-from onex_distill.storage.model_folder import class_of
 
 INSIDE = "data:"  # begins a path that is relative to the data folder
 FILE = "handles.json"
@@ -38,6 +37,8 @@ class HandlesDataset(FolderDataset):
 
     def read(self, folder: Path) -> BaseModel:
         """The model. Raises DatasetError when the file is missing or is not of its class."""
+        from onex_distill.storage.model_folder import class_of  # a catalog can be listed and drawn without torch
+
         try:
             content = _map_leaves(json.loads((folder / FILE).read_text()), self._absolute)
             model: BaseModel = class_of(self.class_name).model_validate(content)

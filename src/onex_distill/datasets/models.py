@@ -2,15 +2,18 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kedro.io.core import DatasetError, Version
 
 from onex_distill.datasets.folder import FolderDataset
 from onex_distill.datasets.hub import download_teacher
-from onex_distill.datasets.single_file import unpack_single_file
-from onex_distill.models.teacher import TeacherFolder
-from onex_distill.storage.model_folder import ModelFolder, save_model, verify
+
+if TYPE_CHECKING:
+    from onex_distill.models.teacher import TeacherFolder
+    from onex_distill.storage.model_folder import ModelFolder
+
+# storage is imported where it is used, so that a catalog can be listed and drawn without torch
 
 
 class ModelFolderDataset(FolderDataset):
@@ -32,8 +35,10 @@ class ModelFolderDataset(FolderDataset):
         super().__init__(filepath=filepath, version=version, metadata=metadata)
         self.class_name = class_name
 
-    def read(self, folder: Path) -> ModelFolder:
+    def read(self, folder: Path) -> "ModelFolder":
         """The folder, after its checksums."""
+        from onex_distill.storage.model_folder import ModelFolder, verify
+
         try:
             verify(folder)
         except ValueError as error:
@@ -42,6 +47,9 @@ class ModelFolderDataset(FolderDataset):
 
     def write(self, data: Any, folder: Path) -> None:
         """Copy a folder, or save a model as safetensors."""
+        from onex_distill.models.teacher import TeacherFolder
+        from onex_distill.storage.model_folder import ModelFolder, save_model
+
         if isinstance(data, ModelFolder | TeacherFolder):
             shutil.copytree(data.path, folder, dirs_exist_ok=True)
         else:
@@ -79,17 +87,22 @@ class TeacherDataset(FolderDataset):
         """Whether a missing folder is made on load."""
         return self.hub_model is not None or self.single_file is not None
 
-    def load(self) -> TeacherFolder:
+    def load(self) -> "TeacherFolder":
         """The folder, downloaded or unpacked if it has to be."""
         folder = Path(self._get_load_path())
         if self.single_file is not None and self.config is not None and not folder.is_dir():
+            from onex_distill.datasets.single_file import unpack_single_file
+
             unpack_single_file(Path(self.single_file), Path(self.config), folder)
         if self.hub_model is not None and not folder.exists() and not folder.is_symlink():
             download_teacher(self.hub_model, folder)
         return super().load()
 
-    def read(self, folder: Path) -> TeacherFolder:
+    def read(self, folder: Path) -> "TeacherFolder":
         """The folder; raises DatasetError when a component is missing or does not fit the others."""
+        from onex_distill.models.teacher import TeacherFolder
+        from onex_distill.storage.model_folder import verify
+
         try:
             verify(folder)
             return TeacherFolder(path=folder).check()
@@ -98,6 +111,8 @@ class TeacherDataset(FolderDataset):
 
     def write(self, data: Any, folder: Path) -> None:
         """Save a pipeline."""
+        from onex_distill.storage.model_folder import save_model
+
         save_model(data, folder)
 
     def _describe(self) -> dict[str, Any]:

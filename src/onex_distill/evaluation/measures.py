@@ -308,7 +308,6 @@ class Metric(NamedTuple):
 
     columns: tuple[str, ...]
     measure: Measure
-    family: str
 
 
 ENTROPY = tuple(
@@ -316,31 +315,31 @@ ENTROPY = tuple(
 )
 
 
-def _single(name: str, measure: Callable[..., dict[str, Measurement]], family: str) -> Metric:
-    return Metric((name,), partial(measure, name), family)
+def _single(name: str, measure: Callable[..., dict[str, Measurement]]) -> Metric:
+    return Metric((name,), partial(measure, name))
 
 
 METRICS: Mapping[str, Metric] = {
-    "fid": _single("fid", measure_frechet, "distances"),
-    "patch_fid": _single("patch_fid", measure_frechet, "distances"),
-    "dinov2_distance": _single("dinov2_distance", measure_frechet, "distances"),
-    "fd_infinity": _single("fd_infinity", measure_infinity, "distances"),
-    "kid": Metric(("kid",), partial(measure_blocks, "kid", _kid), "distances"),
-    "cmmd": Metric(("cmmd",), partial(measure_blocks, "cmmd", _cmmd), "distances"),
-    "alignment": _single("alignment", measure_mean, "scores"),
-    "clip_score": _single("clip_score", measure_mean, "scores"),
-    "aesthetic": _single("aesthetic", measure_mean, "scores"),
-    "pick_score": _single("pick_score", measure_mean, "scores"),
-    "image_reward": _single("image_reward", measure_mean, "scores"),
-    "hps": _single("hps", measure_mean, "scores"),
-    "diversity": _single("diversity", measure_diversity, "spread"),
-    "lpips_diversity": _single("lpips_diversity", measure_mean, "spread"),
-    "precision_recall": Metric(("precision", "recall"), measure_precision_recall, "spread"),
-    "density_coverage": Metric(("density", "coverage"), measure_density_coverage, "spread"),
-    "vendi": _single("vendi", measure_vendi, "spread"),
-    "entropy": Metric(ENTROPY, measure_entropy, "spread"),
-    "saturation": _single("saturation", measure_mean, "colours"),
-    "contrast": _single("contrast", measure_mean, "colours"),
+    "fid": _single("fid", measure_frechet),
+    "patch_fid": _single("patch_fid", measure_frechet),
+    "dinov2_distance": _single("dinov2_distance", measure_frechet),
+    "fd_infinity": _single("fd_infinity", measure_infinity),
+    "kid": Metric(("kid",), partial(measure_blocks, "kid", _kid)),
+    "cmmd": Metric(("cmmd",), partial(measure_blocks, "cmmd", _cmmd)),
+    "alignment": _single("alignment", measure_mean),
+    "clip_score": _single("clip_score", measure_mean),
+    "aesthetic": _single("aesthetic", measure_mean),
+    "pick_score": _single("pick_score", measure_mean),
+    "image_reward": _single("image_reward", measure_mean),
+    "hps": _single("hps", measure_mean),
+    "diversity": _single("diversity", measure_diversity),
+    "lpips_diversity": _single("lpips_diversity", measure_mean),
+    "precision_recall": Metric(("precision", "recall"), measure_precision_recall),
+    "density_coverage": Metric(("density", "coverage"), measure_density_coverage),
+    "vendi": _single("vendi", measure_vendi),
+    "entropy": Metric(ENTROPY, measure_entropy),
+    "saturation": _single("saturation", measure_mean),
+    "contrast": _single("contrast", measure_mean),
 }
 
 

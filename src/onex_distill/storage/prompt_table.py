@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
-import torch
 
 SPLITS = ("train", "reference", "heldout")
 TRAINED = ("train", "reference")
@@ -92,6 +91,8 @@ def draw_rows(rows: np.ndarray, count: int | None, seed: int) -> np.ndarray:
     """At most ``count`` of the rows, in the order of a seed; all of them, as they are, where there is no count."""
     if count is None:
         return rows
+    import torch  # captions are read, and catalogs drawn, without it
+
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     return rows[order.numpy()[:count]]
 

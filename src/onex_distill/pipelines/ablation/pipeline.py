@@ -1,10 +1,12 @@
 """prompts and teacher samples -> a student per setting and seed -> table -> plot."""
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
 from onex_distill.pipelines import precompute
-from onex_distill.pipelines.ablation import nodes
 from onex_distill.pipelines.evaluation.pipeline import create_inputs, decode_teacher_node, extract_node
+from onex_distill.pipelines.lazy import LazyModule, Node
+
+nodes = LazyModule("onex_distill.pipelines.ablation.nodes")
 
 
 def create_pipeline() -> Pipeline:

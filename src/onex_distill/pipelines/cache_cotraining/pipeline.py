@@ -1,9 +1,11 @@
 """student -> cached inference path -> student with compensation -> exported pipeline."""
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
-from onex_distill.pipelines.cache_cotraining import nodes
+from onex_distill.pipelines.lazy import LazyModule, Node
 from onex_distill.pipelines.stage_two import create_inputs
+
+nodes = LazyModule("onex_distill.pipelines.cache_cotraining.nodes")
 
 
 def create_start() -> Pipeline:

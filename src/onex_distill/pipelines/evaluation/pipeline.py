@@ -1,14 +1,16 @@
 """methods -> samples -> features -> one table per metric -> metrics table -> report."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
-from onex_distill.evaluation.measures import METRICS
-from onex_distill.evaluation.sampler import Samples
-from onex_distill.pipelines.evaluation import nodes, report, sampling
+from onex_distill.evaluation.families import FAMILIES, NAMES
+from onex_distill.pipelines.lazy import LazyFunction, LazyModule, Node
 from onex_distill.pipelines.precompute import create_conditions
+
+nodes = LazyModule("onex_distill.pipelines.evaluation.nodes")
+report = LazyModule("onex_distill.pipelines.evaluation.report")
+sampling = LazyModule("onex_distill.pipelines.evaluation.sampling")
 
 METHODS = ("teacher", "teacher_null", "teacher_alpha", "teacher_2", "stage_one_2", "stage_two_2", "fractional_167")
 LOSSES = {
@@ -29,7 +31,6 @@ class Gathered(NamedTuple):
 
 
 MAIN = Gathered("gathered_features", "gathered_samples", "cost_table", "loss_table")
-FAMILIES = tuple(dict.fromkeys(metric.family for metric in METRICS.values()))
 
 
 def create_inputs() -> Pipeline:
@@ -88,7 +89,7 @@ def create_sampling() -> Pipeline:
     )
 
 
-def _sampling_node(function: Callable[..., Samples], method: str, inputs: list[str]) -> Node:
+def _sampling_node(function: LazyFunction, method: str, inputs: list[str]) -> Node:
     name = f"sample_{method}"
     common = ["sampling_inputs", "evaluation_plan", f"params:methods.{method}", "params:compute", "runs"]
     return Node(function, [*inputs, *common], [f"{method}_samples", f"{method}_cost"], name=name)
@@ -99,7 +100,7 @@ def create_gathering(
 ) -> Pipeline:
     """Features of every method, and all of them as one dataset each, after those of an earlier job."""
     before = earlier._asdict() if earlier else {}
-    parts: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
+    parts: dict[str, tuple[LazyFunction, dict[str, str]]] = {
         "features": (nodes.gather_features, {method: f"{method}_features" for method in methods}),
         "samples": (nodes.gather_samples, {method: f"{method}_samples" for method in methods}),
         "costs": (nodes.collect_costs, {method: f"{method}_cost" for method in methods}),
@@ -126,10 +127,10 @@ def create_metrics(features: str) -> Pipeline:
             f"{name}_measurements",
             name=f"compute_{name}",
         )
-        for name in METRICS
+        for name in NAMES
     ]
-    for family in FAMILIES:
-        members = [f"{name}_measurements" for name, metric in METRICS.items() if metric.family == family]
+    for family, names in FAMILIES.items():
+        members = [f"{name}_measurements" for name in names]
         graph.append(Node(nodes.collect_measurements, members, f"{family}_measurements", name=f"collect_{family}"))
     parts = [f"{family}_measurements" for family in FAMILIES]
     return Pipeline([*graph, Node(nodes.collect_measurements, parts, "measurements", name="collect_measurements")])

@@ -1,8 +1,10 @@
 """captions file + exported student -> PNGs and a contact sheet."""
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
-from onex_distill.pipelines.generate import nodes
+from onex_distill.pipelines.lazy import LazyModule, Node
+
+nodes = LazyModule("onex_distill.pipelines.generate.nodes")
 
 
 def create_generation(student: str) -> Pipeline:

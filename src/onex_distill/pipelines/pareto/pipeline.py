@@ -1,10 +1,12 @@
 """students of distill -> dial and specialised students -> fronts -> pareto table; reuse errors -> band search."""
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
 from onex_distill.pipelines.cache_cotraining import create_cotraining, create_export
 from onex_distill.pipelines.evaluation.pipeline import create_inputs
-from onex_distill.pipelines.pareto import nodes
+from onex_distill.pipelines.lazy import LazyModule, Node
+
+nodes = LazyModule("onex_distill.pipelines.pareto.nodes")
 
 TRAINED = ("dial", "fractional_150", "fractional_183")
 MEASURED = ("dial", "fractional_150", "fractional_167", "fractional_183")

@@ -1,11 +1,11 @@
 """captions -> prompts -> embeddings -> plans of evaluation and of validation -> teacher latents on both."""
 
-from collections.abc import Callable
-from typing import Any
+from kedro.pipeline import Pipeline
 
-from kedro.pipeline import Node, Pipeline
+from onex_distill.pipelines.lazy import LazyFunction, LazyModule, Node
 
-from onex_distill.pipelines.precompute import nodes, planning
+nodes = LazyModule("onex_distill.pipelines.precompute.nodes")
+planning = LazyModule("onex_distill.pipelines.precompute.planning")
 
 
 def create_conditions() -> Pipeline:
@@ -24,16 +24,17 @@ def create_conditions() -> Pipeline:
 
 def create_resource_plan() -> Pipeline:
     """What the trainings of the main job need, against what is there."""
-    trainings = (
-        _estimate(planning.estimate_stage_one, "reference", "stage_one")
-        + _estimate(planning.estimate_stage_one, "student", "stage_one")
-        + _estimate(planning.estimate_stage_two, "student", "stage_two")
-        + _estimate(planning.estimate_cotraining, "fractional_167", "cotraining")
-    )
+    trainings = [
+        _estimate(planning.estimate_stage_one, "reference.stage_one", "teacher"),
+        _estimate(planning.estimate_stage_one, "student.stage_one", "teacher"),
+        _estimate(planning.estimate_stage_two, "student.stage_two", "teacher", "recogniser"),
+        _estimate(planning.estimate_cotraining, "fractional_167.cotraining", "teacher", "recogniser"),
+    ]
     runs = ("reference.stage_one", "student.stage_one", "student.stage_two", "fractional_167.cotraining")
     needs = {"prompt_embeddings": "embeddings_need", **{run: f"{run}_need" for run in runs}}
-    return trainings + Pipeline(
+    return Pipeline(
         [
+            *trainings,
             Node(
                 planning.estimate_embeddings,
                 ["teacher", "prompts", "params:text"],
@@ -108,9 +109,7 @@ def create_pipeline() -> Pipeline:
     return create_resource_plan() + create_embedding() + create_conditions() + create_teacher_samples()
 
 
-def _estimate(function: Callable[..., Any], namespace: str, training: str) -> Pipeline:
+def _estimate(function: LazyFunction, training: str, *models: str) -> Node:
     """The need of one training."""
-    models = ["teacher"] if training == "stage_one" else ["teacher", "recogniser"]
     inputs = [*models, "params:text", f"params:{training}", "params:compute"]
-    template = Pipeline([Node(function, inputs, f"{training}_need", name=f"estimate_{training}")])
-    return Pipeline(template, namespace=namespace, inputs=set(models), parameters={"text", "compute"})
+    return Node(function, inputs, f"{training}_need", name=f"estimate_{training.replace('.', '_')}")

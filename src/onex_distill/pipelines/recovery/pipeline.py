@@ -1,10 +1,12 @@
 """students of distill -> trainings with every seed -> samples -> what compensation recovers."""
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
 from onex_distill.pipelines.evaluation.pipeline import create_inputs, extract_node
-from onex_distill.pipelines.recovery import nodes
+from onex_distill.pipelines.lazy import LazyModule, Node
 from onex_distill.pipelines.stage_two import create_inputs as create_adversarial_inputs
+
+nodes = LazyModule("onex_distill.pipelines.recovery.nodes")
 
 
 def create_pipeline() -> Pipeline:

@@ -1,9 +1,11 @@
 """teacher and students -> reuse errors -> figure."""
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
 from onex_distill.pipelines.evaluation.pipeline import create_inputs
-from onex_distill.pipelines.reuse.nodes import measure_reuse_error, plot_reuse_error
+from onex_distill.pipelines.lazy import LazyModule, Node
+
+nodes = LazyModule("onex_distill.pipelines.reuse.nodes")
 
 STAGES = ("stage_one", "stage_two")
 
@@ -14,12 +16,12 @@ def create_pipeline() -> Pipeline:
     reuse = Pipeline(
         [
             Node(
-                measure_reuse_error,
+                nodes.measure_reuse_error,
                 {**shared, **{f"student_{stage}": f"student.{stage}" for stage in STAGES}},
                 "reuse_error_table",
                 name="measure_reuse_error",
             ),
-            Node(plot_reuse_error, "reuse_error_table", "reuse_error_plot", name="plot_reuse_error"),
+            Node(nodes.plot_reuse_error, "reuse_error_table", "reuse_error_plot", name="plot_reuse_error"),
         ]
     )
     return create_inputs() + reuse

@@ -1,9 +1,11 @@
 """prompt embeddings -> distribution matching -> student, once per namespace."""
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
+from onex_distill.pipelines.lazy import LazyModule, Node
 from onex_distill.pipelines.precompute import create_conditions
-from onex_distill.pipelines.stage_one import nodes
+
+nodes = LazyModule("onex_distill.pipelines.stage_one.nodes")
 
 OUTPUTS = ["stage_one", "stage_one_best", "stage_one_losses", "stage_one_grid"]
 

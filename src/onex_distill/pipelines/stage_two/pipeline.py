@@ -1,9 +1,11 @@
 """reference generator -> reference images -> adversarial refinement of the student."""
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
+from onex_distill.pipelines.lazy import LazyModule, Node
 from onex_distill.pipelines.precompute import create_conditions
-from onex_distill.pipelines.stage_two import nodes
+
+nodes = LazyModule("onex_distill.pipelines.stage_two.nodes")
 
 
 def create_references() -> Pipeline:

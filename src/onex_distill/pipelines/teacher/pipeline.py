@@ -1,8 +1,10 @@
 """renderer -> readers, autoencoder, text encoders -> transformer -> teacher folder -> acceptance."""
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
-from onex_distill.pipelines.teacher import nodes
+from onex_distill.pipelines.lazy import LazyModule, Node
+
+nodes = LazyModule("onex_distill.pipelines.teacher.nodes")
 
 
 def create_readers() -> Pipeline:
