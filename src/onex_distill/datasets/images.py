@@ -4,6 +4,7 @@ import base64
 import io
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kedro.io.core import DatasetError
 from kedro_datasets._typing import ImagePreview
@@ -11,7 +12,9 @@ from kedro_datasets.pillow import ImageDataset
 from PIL import Image
 
 from onex_distill.datasets.folder import FolderDataset
-from onex_distill.storage.image_table import ImageTable
+
+if TYPE_CHECKING:
+    from onex_distill.storage.image_table import ImageTable
 
 
 class PreviewedImageDataset(ImageDataset):
@@ -27,14 +30,16 @@ class PreviewedImageDataset(ImageDataset):
 class ImageTableDataset(FolderDataset):
     """An ``ImageTable`` as a folder of PNG shards with a parquet index; previewed by its first images."""
 
-    def read(self, folder: Path) -> ImageTable:
+    def read(self, folder: Path) -> "ImageTable":
         """Open the table; images are decoded when they are asked for."""
+        from onex_distill.storage.image_table import ImageTable  # a catalog can be listed and drawn without torch
+
         try:
             return ImageTable(folder)
         except ValueError as error:
             raise DatasetError(str(error)) from error
 
-    def write(self, data: ImageTable, folder: Path) -> None:
+    def write(self, data: "ImageTable", folder: Path) -> None:
         """Copy the table's files."""
         shutil.copytree(data.folder, folder, dirs_exist_ok=True)
 
