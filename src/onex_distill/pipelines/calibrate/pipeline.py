@@ -1,8 +1,10 @@
 """features of the teacher -> variants of every metric -> choices."""
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
-from onex_distill.pipelines.calibrate.nodes import calibrate
+from onex_distill.pipelines.lazy import LazyModule, Node
+
+nodes = LazyModule("onex_distill.pipelines.calibrate.nodes")
 
 
 def create_pipeline() -> Pipeline:
@@ -10,7 +12,7 @@ def create_pipeline() -> Pipeline:
     return Pipeline(
         [
             Node(
-                calibrate,
+                nodes.calibrate,
                 ["teacher_features", "params:calibration", "params:confidence"],
                 ["calibration_table", "calibration_choices"],
                 name="calibrate",

@@ -1,9 +1,11 @@
 """folders and pipelines -> images -> features -> score table."""
 
-from kedro.pipeline import Node, Pipeline
+from kedro.pipeline import Pipeline
 
 from onex_distill.pipelines.evaluation.pipeline import extract_node
-from onex_distill.pipelines.score import nodes
+from onex_distill.pipelines.lazy import LazyModule, Node
+
+nodes = LazyModule("onex_distill.pipelines.score.nodes")
 
 
 def create_pipeline() -> Pipeline:
