@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gradients_driver import first_updates, write
 from onex_distill.distill.stage_one.latent_gan import LatentGanParams
@@ -150,3 +151,22 @@ def test_ranks_of_two_machines_have_the_gradients_of_one_process(copies, title):
         norms = [update["norm"] for updates in found for update in updates]
         expected = [update["norm"] for updates in alone for update in updates]
         assert norms == pytest.approx(expected, rel=TOLERANCE["bf16"], abs=1e-7)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("title", ["full", "shared backbone, checkpointed", "stage two"])
+def test_two_devices_in_bf16_have_the_gradients_of_one_process(jobs, tmp_path, title):
+    name, changes = TRAININGS[title]
+    settings = {"batch_size": 4, "steps": 2, **changes}
+    alone = first_updates(jobs(name, tmp_path / "alone", **settings), Ranks(jobs(name, tmp_path).compute))
+    compute = {"processes": 2, "sharding": "fsdp2", "mixed_precision": "bf16", "device": "auto"}
+    job = jobs(name, tmp_path / "two", **compute, **settings)
+    job.folder.mkdir()
+    write_job(job, {}, job.folder / "job.json")
+    in_processes(2, "gradients_driver.py", [job.folder / "job.json"], tmp_path / "logs")
+    found = json.loads((job.folder / "gradients-0.json").read_text())
+    for expected, updates in zip(alone, found, strict=True):
+        assert [update["names"] for update in updates] == [update["names"] for update in expected]
+        norms = [update["norm"] for update in expected]
+        assert [update["norm"] for update in updates] == pytest.approx(norms, rel=ROUNDED)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from onex_distill.engine.optimisation import Stepper, moving_average
+from onex_distill.engine.optimisation import Stepper, check_optimizer, moving_average
 
 
 @pytest.fixture
@@ -135,3 +135,35 @@ def test_nothing_is_clipped_without_a_norm(optimizer, ranks):
     stepper.optimizer.step = lambda: seen.append(parameter.grad.clone())
     assert stepper.step((parameter * torch.tensor([30.0, 40.0])).sum()) == pytest.approx(50.0)
     assert seen[0].tolist() == [30.0, 40.0]
+
+
+def test_eight_bits_do_not_step_sharded_weights(optimizer, compute):
+    eight = optimizer.model_copy(update={"kind": "adamw_8bit"})
+    sharded = compute.model_copy(update={"processes": 2, "sharding": "fsdp2"})
+    with pytest.raises(ValueError, match=r"adamw_8bit cannot step weights that compute\.sharding fsdp2") as error:
+        check_optimizer(eight, sharded)
+    assert "\n" not in str(error.value)
+    check_optimizer(optimizer, sharded)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_eight_bits_learn_as_thirty_two_do_and_go_on_from_their_state(optimizer, ranks, device):
+    pytest.importorskip("bitsandbytes")
+    target = torch.randn(64, 128, generator=torch.Generator().manual_seed(3)).to(device)  # of 4096 elements or more
+
+    def learned(kind: str, split: bool) -> torch.Tensor:
+        params = optimizer.model_copy(update={"kind": kind, "lr": 0.05, "clip_norm": 1e3})
+        weight = nn.Parameter(torch.zeros(64, 128, device=device))
+        stepper = Stepper([("w", weight)], params, total_steps=60, ranks=ranks)
+        for step in range(60):
+            if split and step == 30:
+                state = stepper.state_dict()
+                stepper = Stepper([("w", weight)], params, total_steps=60, ranks=ranks)
+                stepper.load_state_dict(state)
+            stepper.step((weight - target).square().sum())
+        return weight.detach()
+
+    whole, interrupted = learned("adamw_8bit", split=False), learned("adamw_8bit", split=True)
+    assert torch.equal(whole, interrupted)
+    reference = learned("adamw", split=False)
+    assert float((whole - reference).norm() / reference.norm()) < 0.05

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from onex_distill.engine.checkpoint import sharded_like
+from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.ranks import Ranks, whole
 from onex_distill.parameters import Params
 
@@ -28,7 +29,8 @@ def nothing_rests(name: str) -> bool:
 class OptimizerParams(Params):
     """AdamW with gradient clipping; ``clip_norm`` is the largest gradient norm, none for no clipping.
 
-    ``kind`` adamw is torch's fused kernel with moments in float32, adamw_8bit that of bitsandbytes (a CUDA device).
+    ``kind`` adamw is torch's fused kernel with moments in float32, adamw_8bit that of bitsandbytes, for
+    whole weights.
     """
 
     kind: Literal["adamw", "adamw_8bit"]
@@ -55,6 +57,7 @@ class Stepper:
         self._unseen = dict(self.named)  # those that have had no gradient yet
         self.clip_norm = params.clip_norm
         self.ranks = ranks
+        check_optimizer(params, ranks.compute)
         self.optimizer = _adamw(self.parameters, params)
         self.scheduler = get_scheduler(
             params.schedule, self.optimizer, num_warmup_steps=params.warmup_steps, num_training_steps=total_steps
@@ -125,6 +128,18 @@ class Stepper:
         self.scheduler.load_state_dict(state["scheduler"])
 
 
+def check_optimizer(params: OptimizerParams, compute: ComputeParams) -> None:
+    """Raise ValueError of one line when an optimizer of this kind cannot run here, or not on weights so sharded."""
+    if params.kind == "adamw":
+        return
+    if compute.is_sharded:
+        raise ValueError(
+            f"optimizer adamw_8bit cannot step weights that compute.sharding {compute.sharding} splits over ranks; use "
+            "adamw, or sharding ddp"
+        )
+    _adamw_8bit()
+
+
 def _adamw(parameters: list[nn.Parameter], params: OptimizerParams) -> torch.optim.Optimizer:
     settings: dict[str, Any] = {
         "lr": params.lr,
@@ -134,13 +149,19 @@ def _adamw(parameters: list[nn.Parameter], params: OptimizerParams) -> torch.opt
     }
     if params.kind == "adamw":
         return torch.optim.AdamW(parameters, fused=True, **settings)
+    return _adamw_8bit()(parameters, **settings)
+
+
+def _adamw_8bit() -> type[torch.optim.Optimizer]:
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
         raise ValueError(
-            "optimizer adamw_8bit needs the package bitsandbytes, which is not installed; install it, or use adamw"
+            "optimizer adamw_8bit needs the package bitsandbytes, which is not installed; install it (extra gpu), or "
+            "use adamw"
         ) from error
-    return AdamW8bit(parameters, **settings)
+    optimizer: type[torch.optim.Optimizer] = AdamW8bit
+    return optimizer
 
 
 def moving_average(module: nn.Module, decay: float) -> AveragedModel:

@@ -53,6 +53,8 @@ def _sharded(plan: Plan) -> Plan:
 
 
 def _in_8_bit(plan: Plan) -> Plan:
+    if plan.compute.is_sharded:
+        return plan  # for whole weights alone
     optimizers = {name: value for name, value in dict(plan.params).items() if isinstance(value, OptimizerParams)}
     return _with(plan, **{name: value.model_copy(update={"kind": "adamw_8bit"}) for name, value in optimizers.items()})
 

@@ -19,6 +19,7 @@ from onex_distill.distill.stage_two.adversary import AdversaryParams
 from onex_distill.distill.stage_two.backbones import check_backbone
 from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.engine.accumulation import check_micro_batch
+from onex_distill.engine.optimisation import OptimizerParams, check_optimizer
 from onex_distill.engine.speed import check_speed
 from onex_distill.evaluation.measures import MetricParams
 from onex_distill.evaluation.studies.params import BandSearchParams
@@ -129,6 +130,16 @@ def batches_split(planned: Planned) -> None:
         check_micro_batch(params.batch_size, params.micro_batch_size, ranks)
 
 
+def optimizers_run(planned: Planned) -> None:
+    """Every optimizer runs on this machine, and on weights so sharded."""
+    if planned.compute is None:
+        return
+    trainings = [*planned.parameters(StageOneParams), *planned.parameters(AdversarialParams)]
+    for value in (value for _, params in trainings for value in dict(params).values()):
+        if isinstance(value, OptimizerParams):
+            check_optimizer(value, planned.compute)
+
+
 def machine_is_fast(planned: Planned) -> None:
     """This machine has the compiler and the attention kernel that the run asks for."""
     if planned.compute is not None:
@@ -150,6 +161,7 @@ CHECKS: tuple[Callable[[Planned], None], ...] = (
     inputs_exist,
     batches_split,
     machine_is_fast,
+    optimizers_run,
     backbones_are_there,
     captions_are_read,
     metrics_read_captions,
