@@ -385,7 +385,7 @@ def identity_of(metric: str, scored: Scored, reference: Scored | None, params: M
     network = str(params.features).partition(".")[0]
     known: dict[str, str] = scored.networks.get(network, {}).get("identity", {})
     index = scored.index
-    seeds = index["noise_seed"] if "noise_seed" in index else pd.Series(dtype="int64")
+    seeds = index["noise_seed"].dropna() if "noise_seed" in index else pd.Series(dtype="int64")
     weights = [f"{name}={value}" for name, value in sorted(known.items()) if name.endswith(("_revision", "_sha256"))]
     return {
         "version": f"{metric} {VERSION}",

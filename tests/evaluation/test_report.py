@@ -1,0 +1,115 @@
+"""The report: its verdict, what it escapes, and that it needs nothing but itself."""
+
+import math
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from onex_distill.evaluation.measures import COLUMNS
+from onex_distill.evaluation.params import ReportParams
+from onex_distill.evaluation.report.charts import Point, lines, scatter
+from onex_distill.evaluation.report.grids import labelled_grid
+from onex_distill.evaluation.report.markdown import markdown
+from onex_distill.evaluation.report.page import Contents, page
+from onex_distill.evaluation.report.verdict import verdict
+from onex_distill.evaluation.tables import COMPARISON
+
+
+def params(**changes):
+    fields = {"student": "student", "published": None, "meaningless": False}
+    return ReportParams.model_validate(fields | {"alignment_points": 2.0, "diversity_ratio": 1.1} | changes)
+
+
+@pytest.fixture
+def metrics():
+    table = {
+        "method": ["teacher", "teacher_null", "student"],
+        "nfe": [56.0, 56.0, 1.6667],
+        "fid": [math.nan, 2.0, 9.0],
+        "alignment": [0.998, 0.996, 0.961],
+        "diversity": [10.0, 10.1, 11.5],
+    }
+    frame = pd.DataFrame(table)
+    for name in ("fid", "alignment", "diversity"):
+        frame[f"{name}_low"], frame[f"{name}_high"] = 0.99 * frame[name], 1.01 * frame[name]
+    return frame
+
+
+def contents(metrics):
+    measurements = pd.DataFrame(columns=COLUMNS)
+    keys = {"teacher": "teacher", "teacher_null": "teacher_null", "student": "student"}
+    for method, key in keys.items():
+        row = {"method": method, "key": key, "metric": "fid", "reason": "it <cannot> be" if key == "teacher" else ""}
+        measurements.loc[len(measurements)] = pd.Series(row)
+    losses = pd.DataFrame({"run": "a & b", "step": [1, 2], "loss": "student_loss", "value": [1.0, 0.5]})
+    image = Image.new("RGB", (20, 10))
+    comparisons = pd.DataFrame(columns=COMPARISON)
+    return Contents(metrics, measurements, comparisons, losses, image, image, {"seed": 1})
+
+
+def test_the_verdict_judges_by_teacher_floor_and_aims(metrics):
+    text = " ".join(verdict(metrics, "teacher", "teacher_null", params()))
+    assert "1.67 evaluations of the network where the teacher needs 56: 33.6 times fewer" in text
+    assert "3.7 points below it, which misses the aim of at most 2 points below" in text
+    assert "is 4.5 times the floor" in text
+    assert "is 1.15 times the teacher's, which meets the aim of 1.1" in text
+
+
+def test_without_a_null_row_there_is_no_floor_and_without_aims_no_judgement(metrics):
+    free = params(alignment_points=None, diversity_ratio=None)
+    text = " ".join(verdict(metrics[metrics["method"] != "teacher_null"], "teacher", "teacher_null", free))
+    assert "has no floor to be judged by" in text
+    assert "aim" not in text
+
+
+def test_a_student_without_a_row_is_named(metrics):
+    with pytest.raises(ValueError, match=r"report\.student 'other' is no row; rows: teacher, teacher_null, student"):
+        verdict(metrics, "teacher", None, params(student="other"))
+
+
+def test_the_page_stands_alone_and_escapes_what_it_shows(metrics):
+    html = page(
+        contents(metrics.replace("student", "<b>student")), params(student="<b>student", published="sd3_medium")
+    )
+    assert "http" not in html
+    assert "<script" not in html
+    assert "<b>student" not in html
+    assert "it &lt;cannot&gt; be" in html
+    assert html.count("<caption>") == html.count("<table>")
+    assert html.count("<img ") == html.count('<img alt="')
+    assert 'scope="row"' in html
+    assert "published in arXiv 2604.04018, not measured here" in html
+    assert "prefers-color-scheme:dark" in html
+    assert len(html) < 3_000_000
+
+
+@pytest.mark.parametrize("meaningless", [True, False])
+def test_test_sizes_have_a_banner(metrics, meaningless):
+    html = page(contents(metrics), params(meaningless=meaningless))
+    assert ("no number on this page means anything" in html) == meaningless
+
+
+def test_text_has_ours_and_the_published_rows_apart(metrics):
+    text = markdown(metrics, contents(metrics).measurements, "sd3_medium")
+    ours, published = text.split("# Published in arXiv 2604.04018, not measured here")
+    assert "| student | 1.67 | 9.00 [8.91, 9.09] | 0.961 [0.951, 0.971] |" in ours
+    assert "no fid for teacher: it <cannot> be" in ours
+    assert "1.x-Distill fast" in published
+    assert "1.x-Distill fast" not in ours
+
+
+def test_grids_have_labels_and_keep_pixels():
+    image = Image.new("RGB", (32, 32), (200, 10, 10))
+    sheet = labelled_grid([("first", [image, image]), ("a longer label", [image, image])], ["one", "two"])
+    counts = sheet.getcolors(10**6)
+    assert {colour: count for count, colour in counts}[(200, 10, 10)] == 4 * 96 * 96
+    assert sheet.width > 2 * 96
+
+
+def test_charts_place_points_and_say_what_they_show():
+    chart = scatter([Point("a", 1.0, 2.0, 1.5, 2.5), Point("b", math.nan, 1.0, 1.0, 1.0)], "x", "y", "y against x")
+    assert chart.count("<circle") == 1
+    assert 'aria-label="y against x"' in chart
+    assert scatter([], "x", "y", "nothing") == ""
+    assert lines([("loss", [1, 2, 3], [3.0, math.nan, 1.0])], "step", "loss", "falls").count("<polyline") == 1
