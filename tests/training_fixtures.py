@@ -103,6 +103,7 @@ def compute() -> ComputeParams:
         timeout=10.0,
         compile="none",
         attention="sdpa",
+        decoding="whole",
     )
 
 

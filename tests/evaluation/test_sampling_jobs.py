@@ -10,10 +10,11 @@ from onex_distill.cache.compensation import Compensation
 from onex_distill.cache.plan import Bands, reuse_after_first
 from onex_distill.engine.launch import launch
 from onex_distill.engine.randomness import seeded
+from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import STOP_FILE
 from onex_distill.errors import Interrupted
 from onex_distill.evaluation import sampling_jobs as sampling
-from onex_distill.evaluation.sampling_jobs import DecodingJob
+from onex_distill.evaluation.sampling_jobs import DecodingJob, load_decoder
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.noise import noise_from_seeds
 from onex_distill.models.prompts import read_prompts
@@ -200,3 +201,20 @@ def test_batches_of_other_settings_are_not_kept(jobs, inputs, tmp_path, counted,
     assert "parts has other settings now; starting it afresh" in caplog.text
     assert counted.batches == 5
     assert_same_result(whole, result)
+
+
+@pytest.mark.parametrize("decoding", ["whole", "sliced", "tiled"])
+def test_samples_are_decoded_as_compute_says(inputs, compute, noise, decoding):
+    """Slices are the same images; tiles of an image that is larger than one are blended, and nearly the same."""
+    ranks = Ranks(compute.model_copy(update={"decoding": decoding}))
+    plain, autoencoder = inputs.teacher.autoencoder.load(), load_decoder(inputs.teacher.autoencoder, ranks)
+    seen: list[tuple[int, ...]] = []
+    autoencoder.decoder.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    autoencoder.tile_latent_min_size, autoencoder.tile_sample_min_size = 4, 16
+    images, expected = (decode_latents(network, noise).detach() for network in (autoencoder, plain))
+    assert images.shape == expected.shape
+    rows, edges = {shape[0] for shape in seen}, {shape[-1] for shape in seen}
+    assert rows == ({len(noise)} if decoding == "whole" else {1})
+    assert max(edges) == (4 if decoding == "tiled" else noise.shape[-1])
+    if decoding != "tiled":
+        torch.testing.assert_close(images, expected)

@@ -14,7 +14,12 @@ MODELS = ["sd3_medium", "sd35_large"]
 ALLOWED = {
     "seeds belong to no model": ["*.seed", "*.seeds", "evaluation.null_seed"],
     "a group that is like another follows what the model says of that one": ["*.like"],
-    "machines are the user's": [f"compute.{name}" for name in ("cpu_offload", "device", "machines", "re*")],
+    "machines are the user's": [f"compute.{name}" for name in ("cpu_offload", "device", "machines", "re*", "timeout")],
+    "speed is turned on by who has measured it": ["compute.compile", "compute.attention"],
+    "inputs are the user's": [
+        *(f"score.{name}" for name in ("captions", "images", "images_per_caption", "pipelines")),
+        *("score.reference", "score.skip_unreadable", "calibration.published"),
+    ],
     "steps of a method, as published": [
         "*.num_inference_steps",
         "methods.*.steps",

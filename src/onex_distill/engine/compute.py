@@ -19,8 +19,9 @@ class ComputeParams(Params):
     gradients and optimizer state live: whole on every rank (``ddp``), split over the ranks (``fsdp2``) or over those of
     each machine (``hsdp``), from where ``cpu_offload`` moves them to host memory between uses. ``none`` is for one
     process. ``timeout`` is how many minutes a rank waits for the others, one of which may have much to write.
-    ``compile`` and ``attention`` make the transformer's blocks faster (``engine.speed``). Raises pydantic's
-    ValidationError for settings that contradict each other.
+    ``compile`` and ``attention`` make the transformer's blocks faster (``engine.speed``). ``decoding`` is how samples
+    are decoded: a batch at once, image by image (``sliced``, the same images), or in overlapping tiles as well (``tiled``,
+    nearly the same, in the least memory). Raises pydantic's ValidationError for settings that contradict each other.
     """
 
     processes: PositiveInt
@@ -34,6 +35,7 @@ class ComputeParams(Params):
     cpu_offload: bool
     compile: Literal["none", "blocks"]
     attention: Literal["sdpa", "flash", "cudnn"]
+    decoding: Literal["whole", "sliced", "tiled"]
 
     @property
     def ranks(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from onex_distill.cache.block_cache import BlockCache
 from onex_distill.cache.plan import Bands, reuse_after_first
 from onex_distill.engine.job import Job
+from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import Run
 from onex_distill.engine.speed import compile_blocks
 from onex_distill.engine.tables import write_table
@@ -50,7 +51,7 @@ class SamplingJob(Job):
         transformer: SD3Transformer2DModel = self.transformer.load().to(device).eval()
         if self.compute.compile == "blocks":
             compile_blocks(transformer)
-        autoencoder = self.autoencoder and self.autoencoder.load().to(device).eval()
+        autoencoder = self.autoencoder and load_decoder(self.autoencoder, run.ranks)
         cache = None
         if self.compensation is not None:
             compensation = self.compensation.load().to(device).eval()
@@ -98,7 +99,7 @@ class DecodingJob(Job):
 
     def run(self, run: Run) -> None:
         """Write the table ``samples``."""
-        autoencoder = self.autoencoder.load().to(run.ranks.device).eval()
+        autoencoder = load_decoder(self.autoencoder, run.ranks)
         latents = self.latents.open()
 
         def decode(rows: range) -> Mapping[str, Tensor]:
@@ -109,6 +110,16 @@ class DecodingJob(Job):
 
         kind = ImageWriter if self.files else TableWriter
         write_table(run, "samples", latents.index.assign(method=self.method), self.batch_size, decode, kind)
+
+
+def load_decoder(folder: ModelFolder, ranks: Ranks) -> AutoencoderKL:
+    """The autoencoder, on the rank's device, decoding as ``compute.decoding`` says."""
+    autoencoder: AutoencoderKL = folder.load().to(ranks.device).eval()
+    if ranks.compute.decoding != "whole":
+        autoencoder.enable_slicing()
+    if ranks.compute.decoding == "tiled":
+        autoencoder.enable_tiling()
+    return autoencoder
 
 
 def _pixels(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
