@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
-from kedro.framework.cli.utils import _split_params, split_string
+from kedro.framework.cli.utils import split_string
+from omegaconf import OmegaConf
 
 from onex_distill.cli.errors import OneLineErrors
 from onex_distill.configuration import FOLDERS, check_folders
@@ -16,15 +17,25 @@ def split_params(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     """Kedro's reading of --params; ``data`` and ``raw`` are text, not YAML, with ``~`` as the home folder."""
     if not isinstance(value, str):
         return value
-    items = [tuple(part.strip() for part in item.partition("=")) for item in split_string(ctx, param, value)]
+    typed: list[str] = []
+    for item in split_string(ctx, param, value):
+        if "=" not in item and typed:  # a value with commas, as bands and lists are
+            typed[-1] += f",{item}"
+        else:
+            typed.append(item)
+    items = [tuple(part.strip() for part in item.partition("=")) for item in typed]
+    for name, sign, text in items:
+        if not name or not sign:
+            raise click.ClickException(f"--params holds {name or text!r}, which is no name=value")
     folders = {name: folder for name, _, folder in items if name in FOLDERS}
-    others = [f"{name}{sign}{text}" for name, sign, text in items if name not in FOLDERS]
     try:
         check_folders(folders)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     expanded = {name: str(Path(folder).expanduser()) for name, folder in folders.items()}
-    return _split_params(ctx, param, ",".join(others)) | expanded
+    others = OmegaConf.from_dotlist([f"{name}={text}" for name, _, text in items if name not in FOLDERS])
+    values: Any = OmegaConf.to_container(others)
+    return {**values, **expanded}
 
 
 def _option(option: click.Parameter) -> click.Parameter:

@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validator
 
+from onex_distill.cache.band_text import TypedSets
 from onex_distill.cache.compensation import CompensationParams
 from onex_distill.cache.plan import Bands, as_bands
 from onex_distill.distill.stage_two.params import AdversarialParams
@@ -14,13 +15,14 @@ from onex_distill.engine.optimisation import OptimizerParams
 class CotrainingParams(AdversarialParams):
     """An adversarial run of the cached path; ``compensation_warmup`` counts generator updates.
 
-    ``candidates`` are sets of bands, one of them drawn at random for every update; with one the student is specialised
-    to it. An empty set runs every block. The first ``fitting_steps`` steps fit the compensation of all bands to the
-    residuals that the student really adds, in batches of their own size, before the discriminator's first update; the
-    paper has none of them. Where student and compensation learn together, the norm of both is what each is clipped by.
+    ``candidates`` are sets of bands, half-open or as text (``1-4`` is [1, 5]), one of them drawn at random for every
+    update; with one the student is specialised to it. An empty set runs every block. The first ``fitting_steps`` steps
+    fit the compensation of all bands to the residuals that the student really adds, in batches of their own size,
+    before the discriminator's first update; the paper has none of them. Where student and compensation learn together,
+    the norm of both is what each is clipped by.
     """
 
-    candidates: tuple[Bands, ...]
+    candidates: TypedSets
     compensation_function: CompensationParams
     compensation: OptimizerParams
     compensation_warmup: NonNegativeInt
@@ -55,5 +57,5 @@ class CotrainingParams(AdversarialParams):
     @classmethod
     def _have_bands(cls, candidates: tuple[Bands, ...]) -> tuple[Bands, ...]:
         if not any(candidates):
-            raise ValueError("candidates holds no band; give it a set of bands, for example [[1, 5]]")
+            raise ValueError("candidates holds no band; give it a set of bands, for example [[1, 5]], or as text 1-4")
         return tuple(as_bands(bands) for bands in candidates)

@@ -98,11 +98,11 @@ def verify(path: Path, expected: str) -> None:
 def _absent(source: Source, file: File, folder: Path) -> str:
     fetched = file.download()[0]
     if file.pickle and (folder / file.pickle).is_file():
-        return f"{folder / file.name} is missing; `kedro run --pipeline=convert_scorers` makes it from {file.pickle}"
+        return f"{folder / file.name} is missing; `kedro run --pipelines=convert_scorers` makes it from {file.pickle}"
     if source.hub == "local":
         return f"{folder / fetched} is missing; put it there or correct the scorer's location"
     return (
-        f"{folder / fetched} is missing; `kedro run --pipeline=fetch_scorers` downloads it from {source.location} "
+        f"{folder / fetched} is missing; `kedro run --pipelines=fetch_scorers` downloads it from {source.location} "
         f"({source.hub}{', revision ' * bool(source.revision)}{source.revision}), or copy it there"
     )
 

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from onex_distill.cache.plan import Bands
+from onex_distill.cache.band_text import TypedBands
 from onex_distill.parameters import Params, Seed
 
 
@@ -22,7 +22,7 @@ class BandSearchParams(Params):
     max_bands: PositiveInt
     images: PositiveInt
     measured: PositiveInt
-    fixed: Bands
+    fixed: TypedBands
     random: NonNegativeInt
     seed: Seed
 

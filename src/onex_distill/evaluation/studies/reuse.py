@@ -5,6 +5,7 @@ from typing import Annotated
 import pandas as pd
 from pydantic import Field, PositiveInt
 
+from onex_distill.cache.band_text import TypedBands
 from onex_distill.cache.reuse_error import mean_reuse_errors
 from onex_distill.evaluation.inputs import SamplingInputs
 from onex_distill.parameters import Params
@@ -17,7 +18,7 @@ class ReuseParams(Params):
     num_inference_steps: Annotated[int, Field(ge=2)]
     images: PositiveInt
     batch_size: PositiveInt
-    bands: tuple[tuple[int, int], ...]
+    bands: TypedBands
 
 
 def measure_reuse_error(

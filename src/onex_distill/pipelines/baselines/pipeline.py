@@ -19,7 +19,7 @@ ALL = scoring.Gathered("all_features", "all_samples", "all_costs", "all_losses")
 
 
 def create_pipeline() -> Pipeline:
-    """The graph of ``kedro run --pipeline=baselines``; it needs the results of ``distill`` on disk."""
+    """The graph of ``kedro run --pipelines=baselines``; it needs the results of ``distill`` on disk."""
     real_latents = {"dmd2": "reference_latents"}  # for its adversarial term
     rules = sum((create_distribution_matching(rule, real_latents.get(rule)) for rule in RULES), Pipeline([]))
     training = rules + create_refinement("reference") + create_cotraining("fractional_175")
