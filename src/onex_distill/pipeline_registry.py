@@ -18,6 +18,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         recovery,
         reuse,
         score,
+        scorers,
         stage_one,
         stage_two,
         teacher,
@@ -39,6 +40,8 @@ def register_pipelines() -> dict[str, Pipeline]:
         "recovery": recovery.create_pipeline(),
         "score": score.create_pipeline(),
         "calibrate": calibrate.create_pipeline(),
+        "fetch_scorers": scorers.create_fetch_pipeline(),
+        "convert_scorers": scorers.create_convert_pipeline(),
     }
     main = ("precompute", "stage_one", "stage_two", "cache_cotraining", "evaluation")
     pipelines["distill"] = sum((pipelines[name] for name in main), Pipeline([]))

@@ -29,6 +29,8 @@ NAMES = (
     "score",
     "calibrate",
     "recovery",
+    "fetch_scorers",
+    "convert_scorers",
 )
 
 

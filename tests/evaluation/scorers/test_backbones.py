@@ -16,7 +16,6 @@ from torchvision.models import alexnet, vgg16
 from torchvision.transforms import v2
 from transformers import Dinov2Config, Dinov2Model
 
-from evaluation.scorers.tiny import local, seeded, sha256_of
 from onex_distill.evaluation.scorers.base import identity, load_network
 from onex_distill.evaluation.scorers.dinov2 import Dinov2Params
 from onex_distill.evaluation.scorers.inception import InceptionParams
@@ -24,6 +23,7 @@ from onex_distill.evaluation.scorers.lpips import LpipsParams
 from onex_distill.evaluation.scorers.states import convert_pickle
 from onex_distill.evaluation.scorers.weights import File, Source
 from photographs import photographs
+from tiny_scorers import local, seeded, sha256_of
 
 CPU = torch.device("cpu")
 

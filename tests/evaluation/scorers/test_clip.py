@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn.functional import cosine_similarity, normalize
 from torchvision.transforms import v2
 
-from evaluation.scorers.tiny import clip_config, local, open_clip_model, seeded, write_architecture, write_clip
 from onex_distill.evaluation.scorers.base import MissingScorer, load_network, missing_rows
 from onex_distill.evaluation.scorers.clip import MEAN, STD, ClipParams
 from onex_distill.evaluation.scorers.states import convert_pickle
 from photographs import photographs
+from tiny_scorers import clip_config, local, open_clip_model, seeded, write_architecture, write_clip
 
 CPU = torch.device("cpu")
 CAPTIONS = ["a woman in an orange suit", "a cat", "A cup of COFFEE, on a table!", "tissue", "a wheel", "x " * 100]

@@ -10,13 +10,13 @@ from huggingface_hub.errors import EntryNotFoundError
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from evaluation.scorers.tiny import local, sha256_of
 from onex_distill.evaluation.scorers import weights
 from onex_distill.evaluation.scorers.dinov2 import Dinov2Params
 from onex_distill.evaluation.scorers.files import convert_files, fetch_files
 from onex_distill.evaluation.scorers.lpips import LpipsParams
 from onex_distill.evaluation.scorers.states import convert_pickle, read_state
 from onex_distill.evaluation.scorers.weights import File, Source, fetch, find
+from tiny_scorers import local, sha256_of
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@ import torch
 from open_clip.transform import image_transform
 from safetensors.torch import save_file
 
-from evaluation.scorers.blip_original import random_state, reward
-from evaluation.scorers.tiny import local
+from blip_original import random_state, reward
 from onex_distill.evaluation.scorers.base import load_network
 from onex_distill.evaluation.scorers.clip import MEAN, STD
 from onex_distill.evaluation.scorers.image_reward import ImageRewardParams
 from onex_distill.evaluation.scorers.states import convert_pickle
 from photographs import photographs
+from tiny_scorers import local
 
 WORDS = [
     "[PAD]",

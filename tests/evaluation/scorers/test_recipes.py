@@ -24,6 +24,7 @@ def _by_torchvision(name, image):
         "lpips256": [v2.Resize((256, 256), BICUBIC)],
         "lpips512": [v2.Resize((512, 512), BICUBIC)],
         "square224": [v2.Resize((224, 224), BICUBIC)],
+        "square384": [v2.Resize((384, 384), BICUBIC)],
     }[name]
     return v2.Compose([*steps, *PIXELS])(image)
 
@@ -33,7 +34,7 @@ def _difference(name, image, expected):
 
 
 @pytest.mark.parametrize(
-    "name", ["clip224", "clip336", "clip224_from256", "crop299", "lpips256", "lpips512", "square224"]
+    "name", ["clip224", "clip336", "clip224_from256", "crop299", "lpips256", "lpips512", "square224", "square384"]
 )
 def test_recipes_are_pils_bicubic_on_real_images(name):
     for photograph, image in photographs().items():

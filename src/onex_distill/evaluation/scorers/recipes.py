@@ -23,6 +23,7 @@ RecipeName = Literal[
     "lpips256",
     "lpips512",
     "square224",
+    "square384",
 ]
 
 _BICUBIC = Image.Resampling.BICUBIC
@@ -132,4 +133,5 @@ RECIPES: dict[RecipeName, Callable[[Image.Image], Tensor]] = {
     "lpips256": _square(256),
     "lpips512": _square(512),
     "square224": _square(224),
+    "square384": _square(384),
 }

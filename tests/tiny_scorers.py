@@ -1,16 +1,15 @@
 """Tiny random checkpoints in the original formats, and the files around them."""
 
-import gzip
 import hashlib
 import json
 from pathlib import Path
 
-import open_clip
 import torch
 from open_clip.model import CLIP as OpenClip
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
+from evaluation_inputs import write_vocabulary
 from onex_distill.evaluation.scorers.weights import File, Source
 
 WIDTH, LAYERS = 64, 2
@@ -42,12 +41,7 @@ def write_architecture(folder: Path, config: CLIPConfig) -> Source:
     """config.json and the real vocabulary of CLIP, which open_clip ships."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
-    packed = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    merges = gzip.decompress(packed.read_bytes()).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
-    vocabulary = open_clip.tokenizer.SimpleTokenizer().encoder
-    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    (folder / "vocab.json").write_text(json.dumps({names.get(word, word): i for word, i in vocabulary.items()}))
+    write_vocabulary(folder)
     return local(folder, "config.json", "vocab.json", "merges.txt")
 
 

@@ -1,0 +1,31 @@
+"""The published scorers that the environments of real models name."""
+
+import pytest
+import yaml
+
+from onex_distill.evaluation.features import ScorersParams
+from onex_distill.evaluation.measures import MetricsParams
+from support import PROJECT
+
+
+@pytest.fixture(scope="module")
+def written():
+    return yaml.safe_load((PROJECT / "conf/sd3/parameters_scoring.yml").read_text())
+
+
+def test_every_metric_names_a_network_of_the_configuration(written):
+    networks = {network.name for network in ScorersParams.model_validate(written["scorers"]).networks}
+    metrics = MetricsParams.model_validate(written["metrics"]).model_dump().values()
+    named = {metric["features"].split(".")[0] for metric in metrics if metric["features"]}
+    assert named <= networks
+    assert len(named) >= 9
+
+
+def test_every_file_is_pinned_and_every_pickle_is_converted(written):
+    for network in ScorersParams.model_validate(written["scorers"]).networks:
+        for source in {**network.sources(), **network.optional()}.values():
+            assert source.hub == "url" or len(source.revision) == 40
+            for file in source.files:
+                unsafe = (file.name.endswith((".pt", ".pth", ".bin")), file.name != "inception-2015-12-05.pt")
+                assert not all(unsafe), file.name
+                assert not file.pickle or file.name.endswith(".safetensors")
