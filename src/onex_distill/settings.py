@@ -13,9 +13,10 @@ from onex_distill.hooks import (
     RunFoldersHook,
 )
 from onex_distill.recipe import RecipeConfigLoader
-from onex_distill.terminal import silence_foreign
+from onex_distill.terminal import share_cores, silence_foreign
 
 silence_foreign()
+share_cores()
 
 HOOKS = (
     KnownNamesHook(),

@@ -32,6 +32,11 @@ def silence_foreign() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+def share_cores() -> None:
+    """Let waiting threads sleep, unless the user has chosen; OpenMP reads it when torch is imported."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def silence_loading_bars() -> None:
     """Hide the bars with which models of a second or two are loaded."""
     from diffusers.utils import logging as diffusers_logging
