@@ -51,7 +51,7 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
 
     _optional_components = [*StableDiffusion3Pipeline._optional_components, "compensation"]  # noqa: RUF012
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the components of diffusers' pipeline, and ours
         self,
         transformer: SD3Transformer2DModel,
         scheduler: FlowMatchEulerDiscreteScheduler,

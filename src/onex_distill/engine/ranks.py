@@ -87,7 +87,7 @@ class Ranks:
         for work, gradient in zip(pending, gradients, strict=True):
             if work is not None:
                 work.wait()
-            gradient /= self.count
+            gradient.div_(self.count)
 
     def part(self, rows: int, means: Mapping[str, float], shared: Mapping[str, float]) -> dict[str, float]:
         """What this rank adds to ``total``: of means over its rows of ``rows``, and of values that all ranks share."""

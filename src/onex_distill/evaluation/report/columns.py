@@ -1,5 +1,6 @@
 """What each column of the tables is called, its unit, which way is better, and its digits."""
 
+import math
 from typing import Literal, NamedTuple
 
 
@@ -52,4 +53,4 @@ def described(name: str) -> Column:
 
 def number(value: float, digits: int) -> str:
     """A number in the one format of all tables; a dash where there is none."""
-    return "-" if value != value else f"{value:.{digits}f}"
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
