@@ -191,10 +191,26 @@ PARAMETERS = {
     "backbone": (
         {
             "student": {
-                "stage_two": {"backbone": {"kind": "timm", "name": "resnet18.a1_in1k", "weights": "gone.safetensors"}}
+                "stage_two": {
+                    "backbone": {
+                        "kind": "timm",
+                        "name": "resnet18.a1_in1k",
+                        "weights": "gone.safetensors",
+                        "size": None,
+                        "levels": 3,
+                    }
+                }
             }
         },
         "weights gone.safetensors of the backbone 'resnet18.a1_in1k' are no .safetensors file",
+    ),
+    "micro-batch": (
+        {"student": {"stage_one": {"micro_batch_size": 3}}},
+        "student.stage_one: micro_batch_size 3 on 1 ranks does not divide batch_size 4",
+    ),
+    "8-bit optimizer without a GPU": (
+        {"student": {"stage_one": {"student": {"kind": "adamw_8bit"}}}, "compute": {"device": "cpu"}},
+        r"student.stage_one.student.kind adamw_8bit needs (a CUDA device|the package bitsandbytes)",
     ),
     "batch": ({"compute": {"processes": 8}}, "batch_size 4 cannot be split over 8 ranks"),
 }
@@ -232,3 +248,16 @@ def test_captions_without_a_heldout_split_are_refused(refusal, raw):
 
 def assert_says(message: str, pattern: str) -> None:
     assert re.search(pattern, message), message
+
+
+def test_captions_that_a_metric_cannot_read_are_said_before_anything_is_trained(tmp_path, raw, caplog):
+    bootstrap_project(PROJECT)
+    texts = [f"a photograph of cat number {number}" for number in range(100)]
+    pd.DataFrame({"text": texts}).to_parquet(raw / "shapes_captions.parquet")
+    runtime = {"data": str(tmp_path / "data"), "raw": str(raw)}
+    with KedroSession.create(project_path=PROJECT, env="test", runtime_params=runtime) as session:
+        session._hook_manager.register(Recorder())
+        with caplog.at_level("WARNING"), pytest.raises(AssertionError, match="was started"):
+            session.run(pipeline_names=["distill"])
+    assert "alignment and entropy stay empty" in caplog.text
+    assert "of 9 captions do not, such as 'a photograph of cat number" in caplog.text

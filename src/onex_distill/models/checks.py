@@ -74,6 +74,10 @@ def check_teacher_folder(folder: Path) -> None:
     declared = read_json(folder / "model_index.json")
     if "StableDiffusion3" not in str(declared.get("_class_name")):
         raise ValueError(f"{folder} holds a {declared.get('_class_name')}, not a StableDiffusion3Pipeline")
+    if "text_encoder_3" in components(folder) and "tokenizer_3" not in components(folder):
+        raise ValueError(
+            f"{folder / 'model_index.json'} names a T5 encoder without tokenizer_3; add it, or leave out both"
+        )
     for name in components(folder):
         if not (folder / name).is_dir():
             raise ValueError(f"{folder} lacks the component {name!r}; copy the whole teacher folder")

@@ -63,7 +63,8 @@ def captions_are_read(planned: Planned) -> None:
 
 def metrics_read_captions(planned: Planned) -> None:
     """Warn where the evaluation's captions do not name what ShapesWorld's evaluator would look for."""
-    if "compute_alignment" not in planned.nodes or planned.prompts is None:
+    rows = [one.features for name, one in planned.parameters(MetricParams) if name == "metrics.alignment"]
+    if planned.prompts is None or not any(row is not None and row.startswith("shapes.") for row in rows):
         return
     texts = planned.prompts.loc[planned.prompts["split"] == "heldout", "text"].tolist()
     unreadable = unreadable_captions(texts)
@@ -121,13 +122,15 @@ def batches_split(planned: Planned) -> None:
     if planned.compute is None:
         return
     ranks = planned.compute.ranks
-    sizes = {name: params.batch_size for name, params in planned.parameters(StageOneParams)}
-    sizes |= {name: params.batch_size for name, params in planned.parameters(AdversarialParams)}
-    for name, size in sizes.items():
+    batches = [(name, one.batch_size, one.micro_batch_size) for name, one in planned.parameters(StageOneParams)]
+    batches += [(name, one.batch_size, one.micro_batch_size) for name, one in planned.parameters(AdversarialParams)]
+    for name, size, micro in batches:
         if size < ranks:
             raise ValueError(f"{name}.batch_size {size} cannot be split over {ranks} ranks; raise it")
-    for _, params in planned.parameters(StageOneParams):
-        check_micro_batch(params.batch_size, params.micro_batch_size, ranks)
+        try:
+            check_micro_batch(size, micro, ranks)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
 
 def optimizers_run(planned: Planned) -> None:
