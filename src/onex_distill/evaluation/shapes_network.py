@@ -30,7 +30,7 @@ from onex_distill.shapes.world import (
 from onex_distill.storage.model_folder import ModelFolder
 
 FILES = ("config.json", "diffusion_pytorch_model.safetensors")
-RENDERED = 4096  # images that features are whitened by
+RENDERED = 1024  # images that features are whitened by
 FLOOR = 1e-3  # of the largest variance; directions below it hold noise alone
 SEED = 5
 
