@@ -63,8 +63,8 @@ class AboveBars:
 
 
 def own_lines(record: logging.LogRecord) -> bool:
-    """Whether a line is for the terminal: Kedro's are not, and errors are shown once, by the command."""
-    return not record.name.startswith("kedro") and record.levelno >= logging.INFO
+    """Whether a line is for the terminal: Kedro's are not, and an error is shown once, by the command."""
+    return not record.name.startswith(("kedro", "bitsandbytes")) and record.levelno >= logging.INFO
 
 
 def tidy_console() -> None:
