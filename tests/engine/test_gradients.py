@@ -32,6 +32,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "stage two": ("stage_two", {}),
     "co-training": ("cotraining", CACHED),
     "co-training, fitting": ("cotraining", CACHED | {"fitting_steps": 1, "fitting_batch_size": 4}),
+    "co-training in parts, checkpointed": ("cotraining", CACHED | CHECKPOINTED | {"micro_batch_size": 2}),
     "dial": ("dial", CACHED | {"adversarial_loss": "label_smoothed", "feature_weight": 0.0}),
     "reader": ("reader", {}),
     "autoencoder": ("autoencoder", {}),

@@ -86,7 +86,7 @@ def test_a_real_model_inherits_nothing_unawares(model):
 @pytest.mark.parametrize("model", MODELS)
 def test_sizes_and_rates_are_a_models_own(model, word):
     found = {name for name in inherited(model) if name.rpartition(".")[2] == word}
-    assert found <= {"fractional_167.cotraining.fitting_batch_size", "scorers.batch_size"}
+    assert found <= {"fractional_167.cotraining.fitting_batch_size"}
 
 
 def test_nothing_is_allowed_in_vain():

@@ -20,8 +20,9 @@ class ComputeParams(Params):
     each machine (``hsdp``), from where ``cpu_offload`` moves them to host memory between uses. ``none`` is for one
     process. ``timeout`` is how many minutes a rank waits for the others, one of which may have much to write.
     ``compile`` and ``attention`` make the transformer's blocks faster (``engine.speed``). ``decoding`` is how samples
-    are decoded: a batch at once, image by image (``sliced``, the same images), or in overlapping tiles as well (``tiled``,
-    nearly the same, in the least memory). Raises pydantic's ValidationError for settings that contradict each other.
+    are decoded: a batch at once, image by image (``sliced``, the same images), or in overlapping tiles as well
+    (``tiled``, nearly the same, in the least memory). Raises pydantic's ValidationError for settings that contradict
+    each other.
     """
 
     processes: PositiveInt
