@@ -8,12 +8,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
+from diffusers import SD3Transformer2DModel
 
 from onex_distill.engine import loop
 from onex_distill.engine.checkpoint import Stateful
@@ -52,12 +54,26 @@ def first_updates(job: Job, ranks: Ranks) -> list[Updates]:
         return norm
 
     held = patch.object(Stepper, "reduce", recorded), patch.object(Stepper, "take", held_still)
-    with held[0], held[1], _without_a_loop():
+    with held[0], held[1], _exact_timesteps(), _without_a_loop():
         try:
             job.run(Run(job.folder, {}, ranks))
         except Enough:
             return list(updates.values())
     raise AssertionError("the job did not train")
+
+
+@contextmanager
+def _exact_timesteps() -> Iterator[None]:
+    """Every timestep reaches the network in float32, whatever casts inputs on the way."""
+    forward = SD3Transformer2DModel.forward
+
+    @wraps(forward)
+    def checked(transformer: SD3Transformer2DModel, *args: Any, **kwargs: Any) -> Any:
+        assert kwargs["timestep"].dtype == torch.float32
+        return forward(transformer, *args, **kwargs)
+
+    with patch.object(SD3Transformer2DModel, "forward", checked):
+        yield
 
 
 @contextmanager
