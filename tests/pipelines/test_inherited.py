@@ -50,7 +50,7 @@ ALLOWED = {
         *(f"evaluation_set.{name}" for name in ("captions", "images_per_caption")),
         *("ablation.training.watch.every", "ablation.variations", "evaluation.grid_captions"),
         *("generation.images_per_caption", "generation.nfe", "generation.size", "generation.teacher"),
-        *("latency.rounds", "reuse.images", "confidence.*", "metrics.*", "report.*", "scorers.*"),
+        *("latency.rounds", "reuse.images", "confidence.*", "report.*"),
     ],
     "captions are encoded alike": ["text.device", "text.dtype", "text.encoding"],
 }
