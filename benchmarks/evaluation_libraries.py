@@ -42,7 +42,7 @@ def _pool(root: Path, name: str, patches: bool = False) -> Any:
     crop = _centre if patches else None
     features = get_folder_features(
         str(root / name),
-        lambda batch: network(batch),
+        network,
         num_workers=0,
         batch_size=4,
         device=torch.device("cpu"),

@@ -14,12 +14,13 @@ from onex_distill.evaluation.scorers.dinov2 import Dinov2Params
 from onex_distill.evaluation.scorers.inception import InceptionParams
 from onex_distill.evaluation.scorers.lpips import LpipsParams
 from onex_distill.evaluation.scorers.states import convert_pickle
-from onex_distill.evaluation.scorers.weights import File, MissingScorer, Source, sha256
+from onex_distill.evaluation.scorers.weights import File, MissingScorer, Source
 from onex_distill.metrics.distances import frechet_distance
 from onex_distill.metrics.frechet import frechet_at_infinity
 from onex_distill.metrics.kernels import cmmd, kid
 from onex_distill.metrics.manifolds import precision_recall
 from onex_distill.metrics.vendi import vendi_score
+from onex_distill.storage.files import sha256_of
 
 Rows = dict[str, Tensor]
 FEATURES = 16
@@ -41,7 +42,7 @@ def _networks(root: Path) -> list[NetworkParams]:
         return Source(hub="local", location=str(folder), files=tuple(File(name=name) for name in names))
 
     inception = "inception-2015-12-05.pt"
-    file = File(name=inception, sha256=sha256(root / inception))
+    file = File(name=inception, sha256=sha256_of(root / inception))
     weights = Source(hub="local", location=str(root), files=(file,))
     convert_pickle(Path(lpips.__file__).parent / "weights/v0.1/alex.pth", root / "heads.safetensors")
     head = local(root, "aesthetic.safetensors")

@@ -6,7 +6,6 @@ everything else. No pickle is involved.
 """
 
 import errno
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from onex_distill.engine.ranks import Ranks, whole
 from onex_distill.engine.run import Identity, Run
-from onex_distill.storage.files import remove_folder, remove_made, replace_folder, sync, write_text
+from onex_distill.storage.files import remove_folder, remove_made, replace_folder, sha256_of, sync, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +161,7 @@ def _damage(folder: Path) -> str | None:
         ranks = json.loads((folder / "state.json").read_text())["ranks"]
         for rank in range(ranks):
             stem = folder / f"rank-{rank:05d}"
-            if _sha256(stem.with_suffix(".safetensors")) != stem.with_suffix(".sha256").read_text():
+            if sha256_of(stem.with_suffix(".safetensors")) != stem.with_suffix(".sha256").read_text():
                 return f"{stem.name} has another checksum"
     except (OSError, ValueError, KeyError) as error:
         return str(error)
@@ -173,9 +172,4 @@ def _write_tensors(stem: Path, tensors: dict[str, Tensor]) -> None:
     path = stem.with_suffix(".safetensors")
     save_file(tensors, path)
     sync(path)
-    write_text(stem.with_suffix(".sha256"), _sha256(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    write_text(stem.with_suffix(".sha256"), sha256_of(path))

@@ -1,5 +1,6 @@
 """Files and folders that are complete or not there."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,3 +102,9 @@ def absent(path: Path) -> str:
     if path.is_symlink():
         return f"{path} is a link to {path.readlink()}, which does not exist"
     return f"{path} does not exist"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

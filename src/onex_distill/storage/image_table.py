@@ -7,7 +7,6 @@ index and of every shard. Rows are decoded when they are asked for, so that a ta
 Shapes: N rows; images are RGB uint8 (N, 3, H, W).
 """
 
-import hashlib
 import io
 import itertools
 import json
@@ -23,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from onex_distill.parameters import Params
-from onex_distill.storage.files import complete, write_text
+from onex_distill.storage.files import complete, sha256_of, write_text
 
 TABLE_FILE = "table.json"
 INDEX_FILE = "index.parquet"
@@ -51,7 +50,7 @@ class ImageTable:
     def index(self) -> pd.DataFrame:
         """What is known of every row. Raises ValueError when it is damaged."""
         path = self.folder / INDEX_FILE
-        if not path.is_file() or _sha256(path) != self._index:
+        if not path.is_file() or sha256_of(path) != self._index:
             raise ValueError(f"{path} is missing or damaged; make the table again")
         return pd.read_parquet(path)
 
@@ -103,7 +102,7 @@ class ImageFolder(Params):
 
     def fingerprint(self) -> str:
         """SHA-256 of the description, which holds those of the index and of all shards."""
-        return _sha256(self.path / TABLE_FILE)
+        return sha256_of(self.path / TABLE_FILE)
 
 
 class ImageWriter:
@@ -153,8 +152,8 @@ class ImageWriter:
         names = [shard_name(number) for number in range(self.shards)]
         meta = {
             "rows_per_shard": self.rows_per_shard,
-            "shards": {name: _sha256(self.folder / name) for name in names},
-            "index": _sha256(self.folder / INDEX_FILE),
+            "shards": {name: sha256_of(self.folder / name) for name in names},
+            "index": sha256_of(self.folder / INDEX_FILE),
         }
         write_text(self.folder / TABLE_FILE, json.dumps(meta, indent=0))
         return ImageTable(self.folder)
@@ -198,11 +197,6 @@ def _decoded(archive: tarfile.TarFile, name: str) -> Image.Image:
     picture = Image.open(io.BytesIO(_content(archive, name)))
     picture.load()
     return picture
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _runs(owners: Sequence[tuple[ImageTable, int]]) -> Iterator[tuple[ImageTable, list[int]]]:

@@ -11,7 +11,7 @@ from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
 from transformers import PreTrainedModel
 
 from onex_distill.parameters import Params
-from onex_distill.storage.files import absent
+from onex_distill.storage.files import absent, sha256_of
 from onex_distill.storage.weights import PICKLES, find_weights, read_header
 
 CHECKSUMS = "checksums.json"
@@ -110,7 +110,7 @@ def verify(folder: Path) -> None:
     for name, checksum in recorded.items():
         if not (folder / name).is_file():
             raise ValueError(f"{folder} lacks the file {name}; copy the whole folder or make it again")
-        if _checksum(folder / name) != checksum:
+        if sha256_of(folder / name) != checksum:
             raise ValueError(f"{folder / name} is damaged (its checksum differs); copy it or make it again")
 
 
@@ -128,12 +128,7 @@ def refuse_pickles(folder: Path) -> None:
 
 def _checksums(folder: Path) -> dict[str, str]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
-    return {path.relative_to(folder).as_posix(): _checksum(path) for path in paths}
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in paths}
 
 
 def _first_line(error: BaseException) -> str:

@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from onex_distill.parameters import Params
-from onex_distill.storage.files import complete, write_text
+from onex_distill.storage.files import complete, sha256_of, write_text
 
 ROWS_PER_SHARD = 4096
 CHECKSUM = ".crc32"
@@ -131,7 +131,7 @@ class TensorTable:
 
     def _verified_index(self) -> Path:
         path = self.folder / INDEX_FILE
-        if not path.is_file() or _file_checksum(path) != self._index_checksum:
+        if not path.is_file() or sha256_of(path) != self._index_checksum:
             raise ValueError(f"{path} is missing or damaged; make the table again")
         return path
 
@@ -148,9 +148,9 @@ class TableFolder(Params):
     def fingerprint(self) -> str:
         """SHA-256 over the checksums of all rows and of the index; of what online rows are made from."""
         if (self.path / ONLINE_FILE).is_file():
-            parts = (_file_checksum(self.path / name) for name in (ONLINE_FILE, INDEX_FILE))
+            parts = (sha256_of(self.path / name) for name in (ONLINE_FILE, INDEX_FILE))
             return hashlib.sha256("".join(parts).encode()).hexdigest()
-        return _file_checksum(self.path / TABLE_FILE)
+        return sha256_of(self.path / TABLE_FILE)
 
 
 def open_table(folder: Path) -> TensorTable:
@@ -209,7 +209,7 @@ class TableWriter:
             "rows": self.rows,
             "rows_per_shard": self.rows_per_shard,
             "shards": {path.name: _header_checksum(path) for path in paths},
-            "index": _file_checksum(self.folder / INDEX_FILE),
+            "index": sha256_of(self.folder / INDEX_FILE),
         }
         write_text(self.folder / TABLE_FILE, json.dumps({"table": meta, "checksum": _meta_checksum(meta)}))
         return TensorTable(self.folder)
@@ -234,11 +234,6 @@ def _read_meta(path: Path) -> dict[str, Any]:
 
 def _meta_checksum(meta: object) -> str:
     return hashlib.sha256(json.dumps(meta).encode()).hexdigest()
-
-
-def _file_checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _header_checksum(path: Path) -> str:

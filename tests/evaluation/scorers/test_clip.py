@@ -166,4 +166,4 @@ def test_what_is_absent_is_missing_with_the_file_and_the_way_to_get_it(tmp_path)
     missing = _network(tmp_path, tmp_path, weights=weights, architecture=architecture)
     assert isinstance(missing, MissingScorer)
     assert "huggingface/a--b/1234/model.safetensors is missing" in missing.reason
-    assert "kedro run --pipeline=fetch_scorers" in missing.reason
+    assert "kedro run --pipelines=fetch_scorers" in missing.reason

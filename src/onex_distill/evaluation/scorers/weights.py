@@ -12,7 +12,7 @@ from huggingface_hub import hf_hub_download
 from pydantic import Field, model_validator
 
 from onex_distill.parameters import Params
-from onex_distill.storage.files import complete, write_text
+from onex_distill.storage.files import complete, sha256_of, write_text
 
 CHECKSUMS = "sha256.json"
 MODELSCOPE = "www.modelscope.cn"
@@ -89,7 +89,7 @@ def find(source: Source, root: Path) -> Path | str:
 
 def verify(path: Path, expected: str) -> None:
     """Raise ValueError for a file whose SHA-256 does not begin with ``expected``."""
-    if expected and not (found := sha256(path)).startswith(expected):
+    if expected and not (found := sha256_of(path)).startswith(expected):
         raise ValueError(
             f"{path} has SHA-256 {found}, not {expected}; remove it and fetch it again, or correct the scorer"
         )
@@ -110,7 +110,7 @@ def _absent(source: Source, file: File, folder: Path) -> str:
 def fingerprint(source: Source, root: Path) -> dict[str, str]:
     """Where a source comes from and the SHA-256 over those of its files."""
     folder = source.folder(root)
-    digests = {file.name: sha256(folder / file.name) for file in source.files}
+    digests = {file.name: sha256_of(folder / file.name) for file in source.files}
     return {
         "location": source.location,
         "revision": source.revision,
@@ -142,14 +142,8 @@ def fetch(source: Source, root: Path) -> str:
 
 def write_digest(folder: Path, name: str) -> None:
     """Note the SHA-256 of a file beside it."""
-    digests = {**_written(folder), name: sha256(folder / name)}
+    digests = {**_written(folder), name: sha256_of(folder / name)}
     write_text(folder / CHECKSUMS, json.dumps(digests, indent=0, sort_keys=True))
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(source: Source, name: str, folder: Path) -> None:
