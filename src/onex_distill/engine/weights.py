@@ -44,6 +44,11 @@ def place(
     return transformer if ranks.is_sharded else transformer.to(ranks.device)
 
 
+def frozen_dtype(ranks: Ranks) -> torch.dtype:
+    """The type to store frozen weights in: under bf16 autocast bf16, to which every forward would cast them."""
+    return torch.bfloat16 if ranks.compute.mixed_precision == "bf16" else torch.float32
+
+
 def reshard(transformer: SD3Transformer2DModel) -> None:
     """Free the outermost weights that a sharded transformer keeps whole after a forward without backward."""
     if isinstance(transformer, FSDPModule):

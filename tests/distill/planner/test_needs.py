@@ -57,13 +57,19 @@ def test_what_cannot_fit_is_refused(need, message):
 def test_a_remedy_is_the_gentlest_that_fits(stage_one_params, compute):
     def need_of(params, where):
         memory = 10 if params.gradient_checkpointing else 20
-        memory -= 3 * (where.sharding == "fsdp2") + 2 * (params.fake_score.kind == "adamw_8bit")
+        memory -= (
+            (params.micro_batch_size == 1)
+            + 2 * (where.sharding == "fsdp2")
+            + 2 * (params.fake_score.kind == "adamw_8bit")
+        )
         return Need(memory * GIB, 0)
 
     ranks = compute.model_copy(update={"processes": 2, "sharding": "ddp"})
     advice = [remedy(need_of, stage_one_params, ranks, size * GIB) for size in (12, 8, 6, 1)]
     assert advice[0] == "it fits, in 10.0 GiB, with gradient_checkpointing true"
-    assert advice[1] == "it fits, in 7.0 GiB, with gradient_checkpointing true, compute.sharding fsdp2"
+    assert (
+        advice[1] == "it fits, in 7.0 GiB, with gradient_checkpointing true, micro_batch_size 1, compute.sharding fsdp2"
+    )
     assert advice[2].startswith("it fits, in 5.0 GiB, with")
     assert advice[2].endswith("kind adamw_8bit")
     assert advice[3].startswith("no setting makes it fit on ranks of this size")
@@ -91,9 +97,9 @@ def test_a_cotraining_needs_its_compensation_and_residuals_too(inputs, cotrainin
     assert cached.memory - plain.memory == trained * (4 + 4 + 8) + residuals // 2
 
 
-def test_an_adversarial_training_needs_its_backbone(inputs, adversarial_params):
-    named = adversarial_params.model_copy(update={"backbone": timm_params("resnet10t")})
-    small, large = (judging(named, inputs.recogniser, (2, 3, size, size)) for size in (64, 128))
+def test_an_adversarial_training_needs_its_backbone(inputs):
+    named = timm_params("resnet10t")
+    small, large = (judging(named, 8, inputs.recogniser, (2, 3, size, size), False) for size in (64, 128))
     network = timm.create_model("resnet10t")
     assert small.backbone == sum(parameter.numel() for parameter in network.parameters())
     assert small.heads == large.heads

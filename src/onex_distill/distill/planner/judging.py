@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from onex_distill.distill.planner.counting import Activations, count, without_contents
 from onex_distill.distill.planner.networks import weights
-from onex_distill.distill.stage_two.adversary import AdversaryParams
-from onex_distill.distill.stage_two.backbones import build_backbone
+from onex_distill.distill.stage_two.backbones import BackboneParams, TimmBackbone, build_backbone
 from onex_distill.distill.stage_two.discriminator import Discriminator, frozen
 from onex_distill.storage.model_folder import ModelFolder
 
@@ -29,11 +28,33 @@ class Judging(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def judging(params: AdversaryParams, recogniser: ModelFolder, images: tuple[int, int, int, int]) -> Judging:
-    """What judging images of a shape needs. Raises ValueError for an unknown backbone."""
+def judging(
+    params: BackboneParams,
+    hidden: int,
+    recogniser: ModelFolder,
+    images: tuple[int, int, int, int],
+    checkpointing: bool,
+) -> Judging:
+    """What judging images of a shape needs.
+
+    Args:
+        params: The backbone.
+        hidden: Width of the heads.
+        recogniser: The backbone that the parameters may name.
+        images: Shape of the images of one kind.
+        checkpointing: Whether the backbone's forward runs again in the backward pass.
+
+    Returns:
+        Weights and activations.
+
+    Raises:
+        ValueError: For an unknown backbone.
+    """
     with torch.device("meta"):
-        backbone = build_backbone(params.backbone, recogniser)
-        discriminator = Discriminator(frozen(backbone), params.discriminator_hidden)
+        backbone = build_backbone(params, recogniser)
+        discriminator = Discriminator(frozen(backbone), hidden)
+    if checkpointing and isinstance(backbone, TimmBackbone):
+        backbone.enable_gradient_checkpointing()
     with without_contents(backbone, discriminator):
         whole = nn.ModuleList([backbone, discriminator])
         fake, real = torch.empty(images, requires_grad=True), torch.empty(images)

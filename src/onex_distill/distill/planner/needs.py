@@ -26,7 +26,9 @@ from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.engine.checkpoint import KEPT
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.optimisation import OptimizerParams
+from onex_distill.models.lora import LoraParams
 from onex_distill.models.noise import latent_shape
+from onex_distill.models.sampling import DTYPES
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.storage.model_folder import ModelFolder
 
@@ -53,6 +55,7 @@ class Seeing(NamedTuple):
 
 
 NOTHING_SEEN = Seeing(0, 0, 0)
+NO_ADAPTERS = LoraParams(rank=1, alpha=1)
 
 
 def stage_one_need(teacher: TeacherFolder, tokens: int, params: StageOneParams, compute: ComputeParams) -> Need:
@@ -65,31 +68,34 @@ def stage_one_need(teacher: TeacherFolder, tokens: int, params: StageOneParams, 
         copies = 4 if params.ema_decay else 3
         state, trained, kept = copies * sizes.whole * FLOAT, sizes.whole, (copies - 1) * sizes.whole
     else:
-        trained, kept = sizes.adapters, 3 * sizes.adapters
+        copies, trained, kept = 1, sizes.adapters, 3 * sizes.adapters
         state = sizes.whole * _frozen(compute) + kept * FLOAT
     moments = trained * (MOMENTS[params.student.kind] + MOMENTS[params.fake_score.kind])
     state += int(moments)
     disk = (KEPT + 1) * int(kept * FLOAT + moments + sizes.whole * FLOAT) + 4 * sizes.whole * FLOAT
     fixed = weights(teacher.autoencoder.build()) * FLOAT
     activations = _stage_one_activations(teacher, tokens, params, compute, trained)
-    return Need(_placed(state, sizes, trained, compute) + fixed + activations, disk)
+    return Need(_placed(state, sizes, copies, trained, compute) + fixed + activations, disk)
 
 
 def _stage_one_activations(
     teacher: TeacherFolder, tokens: int, params: StageOneParams, compute: ComputeParams, trained: int
 ) -> int:
-    """The student's graph waits while the fake score learns and while teacher and fake score are asked."""
-    rows, transformer = -(-params.batch_size // compute.ranks), teacher.transformer
+    """Fake score and student learn in turn, and teacher and fake score are asked while the student's graph waits.
+
+    It waits for the fake score too, unless the batch goes in parts: then a part's graph is made again.
+    """
+    rows, in_parts = _rows_at_once(params, compute)
     lora = None if params.parametrization == "full" else params.lora
-    setting = Setting(
-        rows, tokens, _bf16(compute), _running(lora is not None, compute), params.gradient_checkpointing, lora
-    )
-    student = transformer_activations(transformer, setting)
-    guided = transformer_activations(transformer, setting._replace(rows=2 * rows, backward=False))
-    waiting = student.kept * (2 if params.latent_gan else 1)
-    grid = (params.watch.prompts * params.watch.images, *_latent_shape(transformer))
-    learning = waiting + _with_gradients(student, trained, compute)
-    return max(learning, student.kept + guided.inference, _decoding(teacher, grid).inference)
+    running = _running(lora is not None, compute)
+    setting = Setting(rows, tokens, _bf16(compute), running, params.gradient_checkpointing, lora)
+    student = transformer_activations(teacher.transformer, setting)
+    guided = transformer_activations(teacher.transformer, setting._replace(rows=2 * rows, backward=False))
+    waiting = (0 if in_parts else student.kept) + (student.kept if params.latent_gan else 0)
+    grid = (params.watch.prompts * params.watch.images, *_latent_shape(teacher.transformer))
+    watching = decoder_activations(teacher.autoencoder, grid, torch.float32, False).inference
+    asking = student.kept + guided.inference + (_gradients(trained, compute) if in_parts else 0)
+    return max(waiting + _learning(student, trained, compute, in_parts), asking, watching)
 
 
 def stage_two_need(
@@ -104,18 +110,19 @@ def stage_two_need(
 
     References made online need their generator too, a co-training its compensation.
     """
-    transformer = teacher.transformer
-    sizes, rows = transformer_sizes(transformer, params.lora), -(-params.batch_size // compute.ranks)
-    setting = Setting(rows, tokens, _bf16(compute), _running(True, compute), False, params.lora)
-    step = transformer_activations(transformer, setting)
+    sizes, (rows, in_parts) = transformer_sizes(teacher.transformer, params.lora), _rows_at_once(params, compute)
+    checkpointing = params.gradient_checkpointing
+    setting = Setting(rows, tokens, _bf16(compute), _running(True, compute), checkpointing, params.lora)
+    step = transformer_activations(teacher.transformer, setting)
     seen = _seeing(teacher, recogniser, rows, params) if params.sees_images else NOTHING_SEEN
     cache = _cache_need(teacher, tokens, params, compute)
     copies = 2 if params.references == "online" and params.sees_images else 1
-    state = copies * sizes.whole * FLOAT + _stored(sizes.adapters, params.student)
-    generating = max(step.kept + seen.generating, _with_gradients(step, sizes.adapters, compute))
+    state = copies * sizes.whole * _frozen(compute) + _stored(sizes.adapters, params.student)
+    there = _gradients(sizes.adapters, compute) if in_parts else 0
+    generating = max(step.kept + seen.generating + there, _learning(step, sizes.adapters, compute, in_parts))
     activations = max(generating, step.inference, seen.discriminating)
     disk = (KEPT + 1) * _stored(sizes.adapters, params.student) + 2 * sizes.whole * FLOAT + cache.disk
-    memory = _placed(state, sizes, sizes.adapters, compute) + seen.state + cache.memory + activations
+    memory = _placed(state, sizes, copies, sizes.adapters, compute) + seen.state + cache.memory + activations
     return Need(memory, disk)
 
 
@@ -123,12 +130,35 @@ def _seeing(teacher: TeacherFolder, recogniser: ModelFolder, rows: int, params: 
     """Decoding and judging; both graphs wait while the discriminator gives its gradient to the images."""
     channels, height, width = _latent_shape(teacher.transformer)
     autoencoder: AutoencoderKL = teacher.autoencoder.build()
-    scale = 2 ** (len(autoencoder.config.block_out_channels) - 1)
-    judge = judging(params, recogniser, (rows, 3, height * scale, width * scale))
-    decoding = _decoding(teacher, (rows, channels, height, width))
-    state = (weights(autoencoder) + judge.backbone) * FLOAT + _stored(judge.heads, params.discriminator)
+    scale, checkpointing = 2 ** (len(autoencoder.config.block_out_channels) - 1), params.gradient_checkpointing
+    images = (rows, 3, height * scale, width * scale)
+    judge = judging(params.backbone, params.discriminator_hidden, recogniser, images, checkpointing)
+    dtype = DTYPES[params.decoder_precision]
+    decoding = decoder_activations(teacher.autoencoder, (rows, channels, height, width), dtype, checkpointing)
+    state = weights(autoencoder) * dtype.itemsize + judge.backbone * FLOAT + _stored(judge.heads, params.discriminator)
     generating = max(decoding.kept + judge.generator.training, decoding.training)
     return Seeing(state, generating, max(decoding.inference, judge.discriminator.first))
+
+
+def sampling_need(
+    teacher: TeacherFolder, tokens: int, rows: int, *, guided: bool, decoded: bool, compute: ComputeParams
+) -> Need:
+    """A whole float32 transformer on every rank, ``rows`` at once, with guidance twice; a decoder if need be."""
+    sizes = transformer_sizes(teacher.transformer, NO_ADAPTERS)
+    state = sizes.whole * FLOAT + sizes.buffers
+    setting = Setting(2 * rows if guided else rows, tokens, _bf16(compute), torch.float32, False, None, backward=False)
+    most = transformer_activations(teacher.transformer, setting).inference
+    if not decoded:
+        return Need(state + most, 0)
+    decoding = decoding_need(teacher, rows)
+    return Need(max(state + weights(teacher.autoencoder.build()) * FLOAT + most, state + decoding.memory), 0)
+
+
+def decoding_need(teacher: TeacherFolder, rows: int) -> Need:
+    """A float32 autoencoder that decodes ``rows`` latents at once."""
+    latents = (rows, *_latent_shape(teacher.transformer))
+    decoding = decoder_activations(teacher.autoencoder, latents, torch.float32, False)
+    return Need(weights(teacher.autoencoder.build()) * FLOAT + decoding.inference, 0)
 
 
 def _cache_need(teacher: TeacherFolder, tokens: int, params: AdversarialParams, compute: ComputeParams) -> Need:
@@ -139,7 +169,7 @@ def _cache_need(teacher: TeacherFolder, tokens: int, params: AdversarialParams, 
     width, (_, height, breadth) = transformer.inner_dim, latent_shape(transformer)
     with torch.device("meta"):
         compensation = Compensation(width, params.candidates, **params.compensation_function.model_dump())
-    trained, rows = weights(compensation), -(-params.batch_size // compute.ranks)
+    trained, (rows, _) = weights(compensation), _rows_at_once(params, compute)
     both_streams = tokens + height * breadth // transformer.config.patch_size**2
     residuals = max(map(len, params.candidates)) * rows * both_streams * width * (HALF if _bf16(compute) else FLOAT)
     memory = _stored(trained, params.compensation) + trained * FLOAT + residuals
@@ -151,30 +181,37 @@ def _stored(count: int, optimizer: OptimizerParams) -> int:
     return int(count * (FLOAT + MOMENTS[optimizer.kind]))
 
 
-def _with_gradients(activations: Activations, trained: int, compute: ComputeParams) -> int:
-    """The most in forward and backward with the gradients of weights: as they arise, or sharded and there already."""
-    if _sharded(compute):
-        return activations.training + trained * FLOAT // compute.shards
+def _rows_at_once(params: StageOneParams | AdversarialParams, compute: ComputeParams) -> tuple[int, bool]:
+    """Rows that a rank works on at once, and whether they are only a part of its own."""
+    share = -(-params.batch_size // compute.ranks)
+    rows = min(share, params.micro_batch_size or share)
+    return rows, rows < share
+
+
+def _learning(activations: Activations, trained: int, compute: ComputeParams, in_parts: bool) -> int:
+    """The most in forward and backward with the gradients of weights: as they arise, or there already from before."""
+    if _sharded(compute) or in_parts:
+        return activations.training + _gradients(trained, compute)
     return activations.first
 
 
-def _placed(state: int, sizes: Sizes, trained: int, compute: ComputeParams) -> int:
-    """Bytes of weights, gradients and moments on one rank.
+def _gradients(trained: int, compute: ComputeParams) -> int:
+    return trained * FLOAT // compute.shards
 
-    Sharded, two blocks are whole at once, the running one and the next, with what is outside the blocks; in a backward
-    one block's gradients too, before they are summed in float32. On the host with ``cpu_offload``.
+
+def _placed(state: int, sizes: Sizes, copies: int, trained: int, compute: ComputeParams) -> int:
+    """Bytes of weights, moments and buffers of so many transformers on one rank.
+
+    Sharded, two blocks are whole at once, the running one and the next, and what is outside the blocks of every copy;
+    in a backward one block's gradients too, before they are summed in float32. On the host with ``cpu_offload``.
     """
+    buffers = copies * sizes.buffers
     if not _sharded(compute):
-        return state
+        return state + buffers
     element = HALF if _bf16(compute) else FLOAT
-    gathered = (2 * sizes.block + sizes.outside) * element
+    gathered = (2 * sizes.block + copies * sizes.outside) * element
     reduced = min(trained, sizes.block) * (element + FLOAT)
-    return (0 if compute.cpu_offload else -(-state // compute.shards)) + gathered + reduced
-
-
-def _decoding(teacher: TeacherFolder, latents: tuple[int, ...]) -> Activations:
-    rows, channels, height, width = latents
-    return decoder_activations(teacher.autoencoder, (rows, channels, height, width))
+    return (0 if compute.cpu_offload else -(-state // compute.shards)) + gathered + reduced + buffers
 
 
 def _latent_shape(folder: ModelFolder) -> tuple[int, int, int]:

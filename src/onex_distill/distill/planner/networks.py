@@ -22,12 +22,16 @@ GROWING = ("dual_attention_layers", "num_layers")
 
 
 class Sizes(NamedTuple):
-    """Numbers of weights: of all, of the largest block, of what is outside the blocks, and of one set of adapters."""
+    """Numbers of weights: of all, of the largest block, of what is outside the blocks, and of one set of adapters.
+
+    ``buffers`` are bytes: the table of positions, which is whole on every rank.
+    """
 
     whole: int
     block: int
     outside: int
     adapters: int
+    buffers: int
 
 
 class Setting(NamedTuple):
@@ -57,7 +61,8 @@ def transformer_sizes(folder: ModelFolder, lora: LoraParams) -> Sizes:
     ]
     adapters = lora.rank * sum(layer.in_features + layer.out_features for layer in layers)
     whole = weights(transformer)
-    return Sizes(whole, max(blocks), whole - sum(blocks), adapters)
+    buffers = sum(buffer.nbytes for buffer in transformer.buffers())
+    return Sizes(whole, max(blocks), whole - sum(blocks), adapters, buffers)
 
 
 def weights(module: nn.Module) -> int:
@@ -104,9 +109,14 @@ def _count_transformer(folder: Path, layers: int, dual: int, setting: Setting) -
 
 
 @lru_cache(maxsize=64)
-def decoder_activations(folder: ModelFolder, latents: tuple[int, int, int, int]) -> Activations:
-    """Activations of decoding latents of a shape, with a gradient to the latents."""
+def decoder_activations(
+    folder: ModelFolder, latents: tuple[int, int, int, int], dtype: torch.dtype, checkpointing: bool
+) -> Activations:
+    """Activations of decoding latents of a shape by weights of a type, with a gradient to the latents."""
     autoencoder: AutoencoderKL = folder.build().requires_grad_(False).eval()
+    nn.Module.to(autoencoder, dtype)
+    if checkpointing:
+        autoencoder.enable_gradient_checkpointing()
     with without_contents(autoencoder):
         x0 = torch.empty(latents, requires_grad=True)
         return count(autoencoder, (x0,), lambda: decode_latents(autoencoder, x0), bf16=False)

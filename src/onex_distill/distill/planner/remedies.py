@@ -61,6 +61,8 @@ def _in_8_bit(plan: Plan) -> Plan:
 
 REMEDIES: dict[str, Callable[[Plan], Plan]] = {
     "gradient_checkpointing true": lambda plan: _with(plan, gradient_checkpointing=True),
+    "micro_batch_size 1": lambda plan: _with(plan, micro_batch_size=1),
+    "decoder_precision bf16": lambda plan: _with(plan, decoder_precision="bf16"),
     "compute.sharding fsdp2": _sharded,
     "optimizers of kind adamw_8bit": _in_8_bit,
     "parametrization shared_backbone": lambda plan: _with(plan, parametrization="shared_backbone"),

@@ -16,7 +16,7 @@ from onex_distill.engine.checkpoint import Stateful
 from onex_distill.engine.optimisation import moving_average
 from onex_distill.engine.randomness import seeded
 from onex_distill.engine.ranks import Ranks
-from onex_distill.engine.weights import gather, load_transformer, place, reshard, save_transformer
+from onex_distill.engine.weights import frozen_dtype, gather, load_transformer, place, reshard, save_transformer
 from onex_distill.models.lora import (
     AdapterState,
     activate,
@@ -148,7 +148,7 @@ class SharedBackbone:
             self.model: PeftModel = add_lora(transformer, params.lora, STUDENT)
             add_second_lora(self.model, params.lora, FAKE_SCORE)
         activate(self.model, STUDENT)
-        place(transformer, ranks, _frozen_dtype(ranks)).train()
+        place(transformer, ranks, frozen_dtype(ranks)).train()
         if params.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         self.average = moving_average(nn.ParameterList(self.parameters(STUDENT)), params.ema_decay)
@@ -209,7 +209,3 @@ class SharedBackbone:
 def _copy(sources: Iterable[Tensor], targets: Iterable[Tensor]) -> None:
     for source, target in zip(sources, targets, strict=True):
         target.copy_(source)
-
-
-def _frozen_dtype(ranks: Ranks) -> torch.dtype:
-    return torch.bfloat16 if ranks.compute.mixed_precision == "bf16" else torch.float32

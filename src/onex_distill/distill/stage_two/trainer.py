@@ -33,7 +33,7 @@ from onex_distill.engine.checkpoint import Stateful
 from onex_distill.engine.optimisation import Stepper
 from onex_distill.engine.randomness import generator, seeded
 from onex_distill.engine.ranks import Ranks
-from onex_distill.engine.weights import gather, load_transformer, place
+from onex_distill.engine.weights import frozen_dtype, gather, load_transformer, place
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.lora import AdapterState, add_lora, merge_lora
 from onex_distill.models.noise import latent_shape
@@ -63,7 +63,7 @@ class AdversarialTrainer:
             self.path = self.build_path()
             self.judges = build_judges(job.recogniser, params, ranks.device)
             self.adapted: PeftModel = add_lora(self.transformer, params.lora)
-        place(self.transformer, ranks)
+        place(self.transformer, ranks, frozen_dtype(ranks))
         self.autoencoder = self._load_autoencoder()
         if params.gradient_checkpointing:
             self._checkpoint_gradients()
@@ -95,7 +95,8 @@ class AdversarialTrainer:
             return StoredReferences(job.references.open(), embeddings, shape, seed, ranks)
         network = None
         if self.params.sees_images:
-            network = place(load_transformer(job.reference_generator), ranks).requires_grad_(False).eval()
+            frozen = load_transformer(job.reference_generator).requires_grad_(False).eval()
+            network = place(frozen, ranks, frozen_dtype(ranks))
         levels = step_sigmas(job.reference_steps, job.shift)
         return OnlineReferences(network, self.autoencoder, levels, embeddings, shape, seed, ranks)
 
