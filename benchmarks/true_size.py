@@ -54,7 +54,7 @@ def plan(conf: str, folder: Path) -> list[dict[str, Any]]:
     needs = {
         "sample_teacher": sampling(rows["teacher_sampling"], guided=True, decoded=False),
         "sample_references": sampling(rows["references"], guided=False, decoded=False),
-        "decode_references": decoding_need(teacher, rows["references"]),
+        "decode_references": decoding_need(teacher, rows["references"], compute),
         "evaluation_samples": sampling(rows["evaluation"], guided=True, decoded=True),
     }
     for name, params in trainings(parameters):
@@ -113,6 +113,9 @@ def main() -> None:
     rows = measure(arguments.model, arguments.parts)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     print(table(rows))
+    if arguments.write:
+        head = f"# {arguments.model} at its true size\n\nWritten by `python benchmarks/true_size.py`, on {device}.\n\n"
+        DOCUMENT.write_text(head + table(rows) + "\n")
     print(json.dumps({"model": arguments.model, "device": device, "parts": rows}))
 
 

@@ -3,11 +3,11 @@
 from functools import partial
 
 import pytest
-from published_models import write_configs
-from true_size import CONFS, READER, TOKENS, conf_parameters
 
 from onex_distill.distill.planner import gib, remedy, stage_one_need, stage_two_need
 from onex_distill.models.teacher import TeacherFolder
+from published_models import write_configs
+from true_size import CONFS, READER, TOKENS, conf_parameters
 
 DEVICES = {"sd3_medium": 79, "sd35_medium": 79, "sd35_large": 79, "sd3_medium_24gb": 23.5, "sd35_large_80gb": 79}
 GIB = 2**30

@@ -150,13 +150,13 @@ def sampling_need(
     most = transformer_activations(teacher.transformer, setting).inference
     if not decoded:
         return Need(state + most, 0)
-    decoding = decoding_need(teacher, rows)
+    decoding = decoding_need(teacher, rows, compute)
     return Need(max(state + weights(teacher.autoencoder.build()) * FLOAT + most, state + decoding.memory), 0)
 
 
-def decoding_need(teacher: TeacherFolder, rows: int) -> Need:
-    """A float32 autoencoder that decodes ``rows`` latents at once."""
-    latents = (rows, *_latent_shape(teacher.transformer))
+def decoding_need(teacher: TeacherFolder, rows: int, compute: ComputeParams) -> Need:
+    """A float32 autoencoder that decodes ``rows`` latents at once, or one by one."""
+    latents = (rows if compute.decoding == "whole" else 1, *_latent_shape(teacher.transformer))
     decoding = decoder_activations(teacher.autoencoder, latents, torch.float32, False)
     return Need(weights(teacher.autoencoder.build()) * FLOAT + decoding.inference, 0)
 
