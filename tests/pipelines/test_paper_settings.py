@@ -2,14 +2,16 @@
 
 import json
 
+import pandas as pd
 import pytest
-from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+import timm
+from diffusers import SD3Transformer2DModel
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
+from safetensors.torch import save_file
 
 from onex_distill.cache.plan import effective_nfe, reuse_after_first
-from onex_distill.engine.randomness import seeded
-from onex_distill.pretraining import architecture as tiny
+from published import write_checkpoint
 from support import PROJECT, newest
 
 CAPTIONS = [
@@ -18,75 +20,44 @@ CAPTIONS = [
 ]
 
 
-def random_checkpoint(folder, num_layers, qk_norm, dual_attention_layers):
-    """As many blocks as the published model, everything else small."""
-    params = tiny.ArchitectureParams(
-        latent_size=8,
-        latent_channels=4,
-        autoencoder_channels=(8, 8, 8),
-        num_layers=num_layers,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        patch_size=2,
-        qk_norm=qk_norm,
-        dual_attention_layers=dual_attention_layers,
-        clip_dim=8,
-        t5_dim=16,
-        text_layers=1,
-        max_tokens=77,
-        shift=3.0,
-    )
-    tokenizers = tiny.build_tokenizers(sorted({word for text in CAPTIONS for word in text.split()}), 77)
-    with seeded(0):
-        clip, clip_2, t5 = tiny.build_text_encoders(params, tokenizers[0], tokenizers[2])
-        pipeline = StableDiffusion3Pipeline(
-            transformer=tiny.build_transformer(params),
-            vae=tiny.build_autoencoder(params),
-            scheduler=tiny.build_scheduler(params),
-            text_encoder=clip,
-            text_encoder_2=clip_2,
-            text_encoder_3=t5,
-            tokenizer=tokenizers[0],
-            tokenizer_2=tokenizers[1],
-            tokenizer_3=tokenizers[2],
-        )
-    pipeline.vae.register_to_config(shift_factor=0.0609, scaling_factor=1.5305)
-    pipeline.save_pretrained(folder / "teacher", safe_serialization=True)
-
-
 BAND = {"num_layers": 24, "candidates": [[[2, 10]]], "nfe": [1.6667]}
 
 
 @pytest.mark.parametrize(
-    ("env", "num_layers", "qk_norm", "dual", "band"),
+    ("env", "band"),
     [
-        ("sd3_medium", 24, None, (), BAND),
-        ("sd35_large", 38, "rms_norm", (), {"num_layers": 38, "candidates": [[[2, 12]]], "nfe": [1.7368]}),
-        ("sd3_medium", 24, "rms_norm", tuple(range(13)), BAND),
+        ("sd3_medium", BAND),
+        ("sd35_medium", BAND),
+        ("sd35_large", {"num_layers": 38, "candidates": [[[2, 12]]], "nfe": [1.7368]}),
     ],
 )
-def test_precompute_and_stage_one(run_pipeline, tmp_path, env, num_layers, qk_norm, dual, band):
+def test_to_the_cotrained_student(run_pipeline, tmp_path, env, band):
     raw, data = tmp_path / "raw", tmp_path / "data"
-    random_checkpoint(raw, num_layers, qk_norm, dual)
-    import pandas as pd
-
+    write_checkpoint(env, raw / "teacher", sorted({word for text in CAPTIONS for word in text.split()}))
     texts = [f"{text} {i}" for i, text in enumerate(CAPTIONS)]
     pd.DataFrame({"text": texts}).to_parquet(raw / "captions.parquet")
+    network = timm.create_model("resnet10t")
+    save_file(network.state_dict(), raw / "backbone.safetensors")
+    loop = {"steps": 1, "checkpoint_every": 1, "log_every": 1}
+    one = {"batch_size": 2, "loop": loop, "watch": {"prompts": 1, "images": 2}}
+    backbone = {"name": "resnet10t", "weights": str(raw / "backbone.safetensors"), "levels": [1, 2, 3]}
+    short = {"steps": 3, "checkpoint_every": 3, "log_every": 1}  # two of the discriminator, one of the generator
+    two = {"batch_size": 2, "discriminator_warmup": 0, "backbone": backbone, "discriminator_hidden": 4, "loop": short}
     params = {
         "raw": str(raw),
         "data": str(data),
-        "student": {"stage_one": {"batch_size": 2, "loop": {"steps": 1, "checkpoint_every": 1, "log_every": 1}}},
+        "reference": {"stage_one": one, "stage_two": two},
+        "student": {"stage_one": one, "stage_two": two},
+        "fractional_167": {"cotraining": two | {"compensation_warmup": 0}},
         "text": {"max_sequence_length": 16},
-        "validation_set": {"captions": 2, "images_per_caption": 8},
+        "references": {"count": 2},
+        "validation_set": {"captions": 2, "images_per_caption": 32},
         "teacher_sampling": {"num_inference_steps": 2},
         "compute": {"processes": 1, "sharding": "none", "device": "cpu"},
     }
-    (raw / "backbone.safetensors").touch()  # only asked for before stage two
-    params["fractional_167"] = {"cotraining": {"backbone": {"weights": str(raw / "backbone.safetensors")}}}
-    nodes = ["student.match_distribution", "fractional_167.check_band"]
-    run_pipeline("distill", params, env=env, to_nodes=nodes)
-    student = SD3Transformer2DModel.from_pretrained(newest(data, "06_models/student_stage_one"))
-    assert len(student.transformer_blocks) == num_layers
+    run_pipeline("distill", params, env=env, to_nodes=["fractional_167.cotrain_cache", "fractional_167.check_band"])
+    student = SD3Transformer2DModel.from_pretrained(newest(data, "06_models/fractional_167_student"))
+    assert len(student.transformer_blocks) == band["num_layers"]
     assert json.loads(newest(data, "05_model_input/fractional_167_band.json").read_text()) == band
 
 
