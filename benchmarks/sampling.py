@@ -46,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=12, help="text tokens of CLIP, and again of T5")
     parser.add_argument("--batches", type=int, nargs="+", default=(1, 8))
     parser.add_argument(
-        "--repeats", type=int, default=3, help="teacher calls a batch size; 20 times it, pairs of hooks"
+        "--repeats", type=int, default=3, help="teacher calls per batch size; 20 times it, pairs of hooks"
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
@@ -128,7 +128,7 @@ def time_call(pipeline: StableDiffusion3Pipeline, call: Callable[[], object]) ->
 
 
 def time_calls(student: FractionalStableDiffusion3Pipeline, batch: int, repeats: int) -> Pairs:
-    """Seconds an image of teacher and student, called in turn."""
+    """Seconds per image of teacher and student, called in turn."""
     teacher, prompts = teacher_of(student), [PROMPT] * batch
     length = student.config.max_sequence_length
     calls: dict[str, tuple[StableDiffusion3Pipeline, Callable[[int], object]]] = {
@@ -242,7 +242,7 @@ def write_report(
 {arguments.dtype}, torch {torch.__version__}. A random model of Stable Diffusion 3's shape: {arguments.blocks} blocks of
 width {64 * arguments.heads}, {parameters / 1e6:.0f} million parameters, latents {side} x {side}, {text_tokens} text
 tokens. The teacher takes {TEACHER_STEPS} guided steps; the student {nfe:.2f} evaluations, blocks {first} to {last}
-cached, with its compensation. Seconds an image, median and quartiles of {arguments.repeats} calls in turn; an image is
+cached, with its compensation. Seconds per image, median and quartiles of {arguments.repeats} calls in turn; an image is
 text encoding, transformer and decoding, and the first and the last have small networks here.
 
 {table}

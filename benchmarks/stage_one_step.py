@@ -63,7 +63,7 @@ the loops take turns for {rounds} rounds in one process.
 {loops}
 
 `published` is the order of work of the published configuration, gradient checkpointing included. `forwards` is in
-forward-equivalents a step: a backward counts as two, a checkpointed forward as one more. `seconds` is the median,
+forward-equivalents per step: a backward counts as two, a checkpointed forward as one more. `seconds` is the median,
 `spread` the standard deviation over rounds; `peak_mib` what a step allocates beyond the state. `difference` is the
 largest relative difference of losses and gradient norms from the published loop in the first step, on the same draws.
 The ratios of the JSON line are published over ours, without checkpointing.
@@ -246,7 +246,7 @@ def parameters(changes: dict[str, Any]) -> tuple[StageOneParams, ComputeParams]:
 
 
 def compare_loops(folder: Path, teacher: ModelFolder, batch_size: int, rounds: int) -> pd.DataFrame:
-    """Forwards, seconds and peak memory a step of every loop, which take turns; a row a loop."""
+    """Forwards, seconds and peak memory per step of every loop, which take turns; a row per loop."""
     loops = {}
     for name, checkpointed in (("published", True), ("ours", False), ("ours, checkpointed", True)):
         params, compute = parameters({"batch_size": batch_size, "gradient_checkpointing": checkpointed})
@@ -290,7 +290,7 @@ def measure_state(folder: Path, teacher: ModelFolder) -> dict[str, int]:
 
 
 def computed_state(config: dict[str, Any], rank: int) -> dict[str, float | int]:
-    """The same bytes by arithmetic: 36 a parameter for three copies; 2 for the frozen backbone, 32 for an adapter's."""
+    """The same bytes by arithmetic: 36 per parameter for three copies; 2 for a frozen backbone, 32 for adapters."""
     with torch.device("meta"):
         transformer = SD3Transformer2DModel(**config)
         count = sum(p.numel() for p in transformer.parameters())

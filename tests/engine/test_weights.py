@@ -1,4 +1,4 @@
-"""Weights are read once a machine, and a sharded model never stands whole in a rank's own memory."""
+"""Weights are read once per machine, and a sharded model never stands whole in a rank's own memory."""
 
 import json
 import sys

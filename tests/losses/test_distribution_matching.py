@@ -100,7 +100,7 @@ def test_the_weight_of_a_sample_averages_over_channels_height_and_width(dim):
     profile = torch.arange(1, size + 1, dtype=torch.float64).reshape([size if d == dim else 1 for d in range(4)])
     x = profile.expand_as(x_real)
     gradient = gradient_of(x, x_real, x_real + 1.0)
-    # the same difference everywhere: one weight a sample means one gradient, however |x - x_real| varies inside
+    # the same difference everywhere: one weight per sample means one gradient, however |x - x_real| varies inside
     torch.testing.assert_close(gradient, gradient[:1, :1, :1, :1].expand_as(gradient), rtol=1e-12, atol=0)
     assert gradient[0, 0, 0, 0].item() * x.numel() == pytest.approx(1 / profile.mean().item(), rel=1e-6)
 

@@ -118,7 +118,7 @@ class BlockCache:
         """
         if step >= self.plan.num_inference_steps:
             raise ValueError(
-                f"step {step} is beyond the cache plan of {self.plan.num_inference_steps} steps; give it one row a step"
+                f"step {step} is beyond the cache plan of {self.plan.num_inference_steps} steps; give it a row per step"
             )
         if step == 0:
             self.reset()

@@ -1,8 +1,8 @@
 """The learned correction of a reused residual, by name (paper, section on Distill-Cache).
 
-Every kind starts exactly as plain caching, f(x) = x. Cost a token of width D, in multiply-adds: ``residual_mlp`` 4 D^2,
-``input_residual_mlp`` 6 D^2, ``linear`` D^2, ``low_rank`` 2 D rank; a block of Stable Diffusion 3 costs 12 D^2 and its
-attention.
+Every kind starts exactly as plain caching, f(x) = x. Cost per token of width D, in multiply-adds: ``residual_mlp``
+4 D^2, ``input_residual_mlp`` 6 D^2, ``linear`` D^2, ``low_rank`` 2 D rank; a block of Stable Diffusion 3 costs 12 D^2
+and its attention.
 
 Shapes: B batch, D width; residuals and what enters the band are (B, tokens, D); sigma is (B,).
 """
@@ -123,7 +123,7 @@ class ResidualLinear(nn.Module):
 
 
 class Compensation(ModelMixin, ConfigMixin):
-    """One function a band and stream, and the sets of bands that they were trained to be used in.
+    """One function per band and stream, and the sets of bands that they were trained to be used in.
 
     ``candidates`` are sets of bands, in order of preference; a band of several sets has one function. ``rank`` belongs
     to the kind ``low_rank``. Raises ValueError for an unknown kind, a rank missing or out of place, and bad bands.

@@ -129,7 +129,7 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
     def __call__(self, *args: Any, nfe: float | None = None, **kwargs: Any) -> Any:
         """Sample images; other arguments and the result are those of ``StableDiffusion3Pipeline.__call__``.
 
-        ``nfe`` is a budget of network evaluations an image, guidance not counted: of the sets of bands that the
+        ``nfe`` is a budget of network evaluations per image, guidance not counted: of the sets of bands that the
         compensation was trained for, the one that uses most of it is reused after the first step. Without it the
         exported plan is followed, or, for another number of steps, its bands are reused after the first step.
         """
@@ -141,7 +141,9 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
         if steps < 1:
             raise ValueError(f"num_inference_steps must be at least 1, got {steps}")
         if call.get("skip_guidance_layers"):
-            raise ValueError("skip_guidance_layers runs the network twice a step, which the block cache cannot follow")
+            raise ValueError(
+                "skip_guidance_layers runs the network twice per step, which the block cache cannot follow"
+            )
         if call.get("sigmas") is None:
             # u before the shift: the scheduler applies its shift itself
             call["sigmas"] = [1 - step / steps for step in range(steps)]

@@ -81,12 +81,12 @@ def check_steps(plan: CachePlan, num_inference_steps: int) -> None:
     if plan.num_inference_steps != num_inference_steps:
         raise ValueError(
             f"the cache plan is for {plan.num_inference_steps} steps but num_inference_steps is {num_inference_steps}; "
-            "give the plan one row a step"
+            "give the plan one row per step"
         )
 
 
 def effective_nfe(plan: CachePlan, num_layers: int) -> float:
-    """Network evaluations an image, blocks counted as in the paper: 1 - skipped / total a step.
+    """Network evaluations per image, blocks counted as in the paper: 1 - skipped / total per step.
 
     The cost of the compensation is left out here; ``metrics.cost.flops_of`` counts it.
     """
@@ -119,11 +119,11 @@ def plan_for_budget(nfe: float, candidates: Sequence[Bands], num_layers: int, nu
 
 def _check_table(plan: CachePlan) -> None:
     if not plan.computes:
-        raise ValueError("the cache plan has no steps; give it one row a step")
+        raise ValueError("the cache plan has no steps; give it one row per step")
     for step, row in enumerate(plan.computes):
         if len(row) != len(plan.bands):
             raise ValueError(
-                f"step {step} of the cache plan has {len(row)} entries for {len(plan.bands)} bands; give one a band"
+                f"step {step} of the cache plan has {len(row)} entries for {len(plan.bands)} bands; give one per band"
             )
     if not all(plan.computes[0]):
         band = plan.bands[plan.computes[0].index(False)]

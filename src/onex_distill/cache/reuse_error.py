@@ -83,7 +83,7 @@ def _ends(streams: list[Streams], band: Band, number: int) -> Ends:
 def sampled_reuse_errors(
     transformer: SD3Transformer2DModel, noise: Tensor, sigmas: Tensor, prompts: PromptBatch, bands: Sequence[Band]
 ) -> pd.DataFrame:
-    """Reuse errors while sampling from ``noise`` (B, C, H, W) through ``sigmas`` (K + 1,), a row a sample.
+    """Reuse errors while sampling from ``noise`` (B, C, H, W) through ``sigmas`` (K + 1,), a row per sample.
 
     Columns ``step`` (the later of two adjacent ones), ``block`` and ``stop`` (a half-open range: every single block,
     and ``bands``), ``stream``, ``reuse_error``, ``damage``. Raises ValueError for a band that cannot be skipped.

@@ -14,7 +14,7 @@ Sharding = Literal["none", "ddp", "fsdp2", "hsdp"]
 class ComputeParams(Params):
     """The ranks of every training, precompute and sampling node.
 
-    ``processes`` counts a machine's ranks (one a GPU), ``rendezvous`` is ``host:port`` of the first machine, and
+    ``processes`` counts a machine's ranks (one per GPU), ``rendezvous`` is ``host:port`` of the first machine, and
     ``restarts`` how often the elastic agent starts the ranks again after one has died. ``sharding`` says where weights,
     gradients and optimizer state live: whole on every rank (``ddp``), split over the ranks (``fsdp2``) or over those of
     each machine (``hsdp``), from where ``cpu_offload`` moves them to host memory between uses. ``none`` is for one

@@ -24,7 +24,7 @@ Describe = Callable[[int], str]
 
 
 class LoopParams(Params):
-    """Length and bookkeeping of a training run; so many steps in a row may have a loss that is not finite."""
+    """Length and bookkeeping of a training run; ``max_nonfinite_steps`` steps in a row without a finite loss end it."""
 
     steps: PositiveInt
     checkpoint_every: PositiveInt
@@ -37,7 +37,7 @@ def train(
 ) -> pd.DataFrame:
     """Call ``update(step)`` for every step that the run has not seen yet; return the loss history.
 
-    The history has a column ``step`` and one column a value that ``update`` returned, summed over ranks; TensorBoard
+    The history has a column ``step`` and one column per value that ``update`` returned, summed over ranks; TensorBoard
     events in the run folder hold the same. ``describe`` names the seed and the rows of a step, for messages. Raises
     Interrupted after a request to stop, with a checkpoint of the last step; FloatingPointError, with a checkpoint of
     the last good weights, when too many steps in a row were not finite; MemoryError when a step does not fit;

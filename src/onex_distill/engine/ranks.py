@@ -76,7 +76,7 @@ class Ranks:
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Average over ranks what FSDP has not reduced already.
 
-        One all-reduce a tensor after the backward, instead of DDP's reducer: a cached step leaves blocks without a
+        One all-reduce per tensor after the backward, instead of DDP's reducer: a cached step leaves blocks without a
         gradient, the compensation is called from inside the transformer's hooks, and a generator update leaves
         gradients on the discriminator that are thrown away. Steps of many forwards hide nothing worth hiding here.
         """

@@ -53,7 +53,7 @@ class Run:
 
     @contextmanager
     def recording(self, done: int) -> Iterator[None]:
-        """Write TensorBoard events inside the block, on rank 0; what is there of step ``done`` and later is hidden."""
+        """Write TensorBoard events on rank 0 inside the block; earlier events of step ``done`` and on are hidden."""
         if not self.ranks.is_first:
             yield
             return

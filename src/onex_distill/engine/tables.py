@@ -27,13 +27,13 @@ def write_table(
     make: MakeShard,
     kind: type[TableWriter] | type[ImageWriter] = TableWriter,
 ) -> None:
-    """Shards in turn over the ranks; rank 0 adds the index.
+    """Write the shards of a table, shared out over the ranks in turn; rank 0 adds the index.
 
     Args:
         run: where, and which ranks.
         name: the folder of the table in the run's result.
         index: what is known of every row.
-        rows_per_shard: a batch.
+        rows_per_shard: rows that are made at once and share a file.
         make: the columns of some rows.
         kind: tensors, or images as lossless files.
 

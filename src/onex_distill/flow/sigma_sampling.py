@@ -64,7 +64,7 @@ def importance_weights(knots: Sequence[tuple[float, float]], axis: Axis, shift: 
 def sample_window_sigmas(
     weights: Tensor, shift: float, upper: Tensor, lower: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """One sigma a sample from the grid inside its window (lower, upper], drawn with ``weights``, (B,) float64.
+    """One sigma per sample from the grid inside its window (lower, upper], drawn with ``weights``, (B,) float64.
 
     Raises ValueError when a window holds no grid point.
     """

@@ -102,7 +102,7 @@ def relativistic_loss(winner: Logits, loser: Logits) -> Tensor:
 
 
 def scores(logits: Logits) -> Tensor:
-    """One number an image, (B,): the mean over levels of the mean logit; what the penalties differentiate."""
+    """One number per image, (B,): the mean over levels of the mean logit; what the penalties differentiate."""
     return torch.stack([level.mean(1) for level in logits]).mean(0)
 
 

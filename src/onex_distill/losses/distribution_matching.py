@@ -12,7 +12,7 @@ WEIGHT_FLOOR = 1e-4
 
 
 def pseudo_huber_constant(numel: int) -> float:
-    """c = 1e-3 sqrt(numel / (64 * 64 * 4)) for latents of ``numel`` elements a sample (published setting)."""
+    """c = 1e-3 sqrt(numel / (64 * 64 * 4)) for latents of ``numel`` elements per sample (published setting)."""
     return 1e-3 * math.sqrt(numel / (64 * 64 * 4))
 
 

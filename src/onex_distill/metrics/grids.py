@@ -15,7 +15,7 @@ MINIMUM_SIZE = 96
 
 
 def image_grid(rows: Sequence[Tensor]) -> Image.Image:
-    """One row of images an entry, small images enlarged without smoothing."""
+    """One row of images per entry, small images enlarged without smoothing."""
     count = min(len(row) for row in rows)
     images = torch.cat([row[:count] for row in rows])
     factor = max(1, MINIMUM_SIZE // images.shape[-1])

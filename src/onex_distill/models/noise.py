@@ -17,5 +17,5 @@ def latent_shape(transformer: SD3Transformer2DModel) -> tuple[int, int, int]:
 
 
 def noise_from_seeds(seeds: Iterable[int], shape: tuple[int, int, int]) -> Tensor:
-    """Standard normal noise of shape (C, H, W), one seed a row."""
+    """Standard normal noise of shape (C, H, W), one seed per row."""
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])

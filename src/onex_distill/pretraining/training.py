@@ -186,7 +186,7 @@ class CaptionReader(nn.Module):
         )
 
     def loss(self, pooled: list[Tensor], attributes: Attributes) -> Tensor:
-        """Mean cross entropy over encoders and attributes; ``pooled`` holds one (B, D_i) tensor an encoder."""
+        """Mean cross entropy over encoders and attributes; ``pooled`` holds one (B, D_i) tensor per encoder."""
         losses = [
             cross_entropy(head(embeds), attributes[name])
             for embeds, heads in zip(pooled, self.heads, strict=True)

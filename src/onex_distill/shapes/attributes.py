@@ -24,7 +24,7 @@ def conditional_histogram(attribute: str, read: Attributes, named: Attributes) -
 
 
 def entropies(read: Attributes, named: Attributes) -> dict[str, float]:
-    """Conditional entropy H(free attribute | its parent) in nats, a value a free attribute."""
+    """Conditional entropy H(free attribute | its parent) in nats, a value per free attribute."""
     result = {}
     for attribute in FREE:
         histogram = conditional_histogram(attribute, read, named)

@@ -138,7 +138,7 @@ def test_a_band_that_the_transformer_cannot_skip_is_refused_before_training(jobs
 
 
 def calls(monkeypatch, owner, name: str) -> list[int]:
-    """One entry a call of a method, which still does its work."""
+    """One entry per call of a method, which still does its work."""
     seen: list[int] = []
     method = getattr(owner, name)
 

@@ -85,5 +85,5 @@ def test_the_terms_weight_reaches_the_student(jobs, inputs, ranks, tmp_path):
 
 
 def test_a_run_without_stored_latents_is_refused(jobs, tmp_path):
-    with pytest.raises(ValidationError, match=r"latent_gan: this run reads no latents .* set null here"):
+    with pytest.raises(ValidationError, match=r"latent_gan needs stored latents .* set latent_gan to null here"):
         jobs("stage_one", tmp_path / "run", latent_gan=GAN)

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from onex_distill.distill.stage_one import trainer as stage_one
 from onex_distill.distill.stage_one.trainer import StageOneTrainer
-from onex_distill.distill.stage_one.validation import BestStudent, Validation, cells_a_side, latent_distance, pooled
+from onex_distill.distill.stage_one.validation import BestStudent, Validation, cells_per_side, latent_distance, pooled
 from onex_distill.engine.launch import launch
 from onex_distill.engine.run import Run
 from onex_distill.flow.sigmas import step_sigmas
@@ -29,14 +29,14 @@ def latents(count: int, seed: int = 0):
     [(256, (8, 8, 8), 2), (256, (16, 128, 128), 2), (16, (4, 8, 8), 1), (63, (4, 8, 8), 1), (10**6, (4, 8, 8), 8)],
 )
 def test_the_grid_is_the_finest_with_four_images_a_feature(images, shape, cells):
-    assert cells_a_side(images, shape) == cells
+    assert cells_per_side(images, shape) == cells
     assert shape[0] * cells**2 * 4 <= images
 
 
 def test_too_few_images_are_refused():
     message = r"15 validation images are too few for latents of 4 channels; raise .* to 16 images or more"
     with pytest.raises(ValueError, match=message):
-        cells_a_side(15, (4, 8, 8))
+        cells_per_side(15, (4, 8, 8))
 
 
 def test_pooling_takes_the_means_of_cells():

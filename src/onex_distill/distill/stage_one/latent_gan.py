@@ -30,7 +30,7 @@ class LatentGanParams(Params):
 
 
 class LatentHead(nn.Module):
-    """A logit an image: layer norm and a hidden layer on every token, their mean, a linear layer."""
+    """A logit per image: layer norm and a hidden layer on every token, their mean, a linear layer."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class LatentGan:
     def fake_score_term(
         self, fake_tokens: Tensor, sigma: Tensor, step: int, count: int, rows: slice = slice(None)
     ) -> Tensor:
-        """What head and fake score lose on the student's tokens and on stored latents at the same levels, weighted.
+        """The weighted loss of head and fake score: the student's tokens against stored latents at the same levels.
 
         Args:
             fake_tokens: What the fake score's output layer saw of the student's latents, (B, N, D).
@@ -91,7 +91,7 @@ class LatentGan:
         return self.params.fake_score_weight * loss
 
     def student_term(self, x: Tensor, lower: Tensor, sigma: Tensor, noise: Tensor, prompts: PromptBatch) -> Tensor:
-        """What the student loses where the head knows its latents ``x`` at level ``lower``, weighted, with a gradient.
+        """The student's weighted loss: low where the head takes its latents ``x``, at level ``lower``, for stored ones.
 
         The gradient passes through the fake score; what it leaves there is to be discarded.
         """

@@ -63,7 +63,7 @@ class StageOneJob(Job):
     def _latents_for_the_gan(self) -> Self:
         if self.params.latent_gan and self.real_latents is None:
             raise ValueError(
-                "latent_gan: this run reads no latents to tell the student's from; dmd2's does, set null here"
+                "latent_gan needs stored latents of real images, which only dmd2 has; set latent_gan to null here"
             )
         return self
 

@@ -26,7 +26,7 @@ from onex_distill.storage.tensor_table import TensorTable
 
 logger = logging.getLogger(__name__)
 
-IMAGES_A_FEATURE = 4
+IMAGES_PER_FEATURE = 4
 
 
 class Validation:
@@ -43,7 +43,7 @@ class Validation:
         self.batch_size = -(-batch_size // ranks.count)
         _, channels, height, width = latents.read("latent", [0]).shape
         self.shape = channels, height, width
-        self.cells = cells_a_side(len(latents), self.shape)
+        self.cells = cells_per_side(len(latents), self.shape)
         batches = latents.batches(batch_size)
         self.teacher = torch.cat([pooled(latents.read("latent", rows), self.cells) for rows in batches])
 
@@ -67,17 +67,18 @@ class Validation:
             return pooled(sample_latents(student, noise, self.sigmas, prompts), self.cells)
 
 
-def cells_a_side(images: int, shape: tuple[int, int, int]) -> int:
-    """Cells a side of the finest grid, pooled to which latents (C, H, W) leave four images or more a feature.
+def cells_per_side(images: int, shape: tuple[int, int, int]) -> int:
+    """How many cells per side the grid has over which latents (C, H, W) are averaged: as many as the images allow.
 
-    With fewer, covariances would be noise. Raises ValueError when one cell is too fine already.
+    Every mean of a channel over a cell is one feature, and there are at least four images per feature: with fewer,
+    covariances would be noise. Raises ValueError when there are too few images even for one cell.
     """
     channels, height, width = shape
-    cells = math.isqrt(images // (IMAGES_A_FEATURE * channels))
+    cells = math.isqrt(images // (IMAGES_PER_FEATURE * channels))
     if not cells:
         raise ValueError(
             f"{images} validation images are too few for latents of {channels} channels; raise "
-            f"validation_set.images_per_caption, or its captions, to {IMAGES_A_FEATURE * channels} images or more"
+            f"validation_set.images_per_caption, or its captions, to {IMAGES_PER_FEATURE * channels} images or more"
         )
     return min(cells, height, width)
 
@@ -105,7 +106,7 @@ class BestStudent:
         self.run, self.finished, self.distance = run, 0, math.inf
 
     def offer(self, finished: int, distance: float, save: Callable[[Path], None]) -> None:
-        """Keep the student that ``save`` writes, after so many steps, if it is nearer than all before.
+        """Keep the student that ``save`` writes after ``finished`` steps if its distance is the lowest so far.
 
         Every rank calls this. Raises OSError when it cannot be written.
         """
@@ -141,7 +142,7 @@ class BestStudent:
         return self.run.folder / f"best-{finished:08d}"
 
     def _superseded(self, finished: int) -> Iterator[int]:
-        """Students that neither this run, after so many steps, nor a checkpoint of it names."""
+        """Steps whose students neither this run, after ``finished`` steps, nor one of its checkpoints needs."""
         numbers = _numbers(self.run.folder, "best-")
         known = [number for number in numbers if number < finished or number == self.finished]
         checkpoints = _numbers(self.run.folder, "step-")

@@ -46,7 +46,7 @@ def by_sigma(name: str, values: Tensor, sigma: Tensor) -> dict[str, float]:
 
 
 class WatchParams(Params):
-    """A fixed grid of samples every so many steps and after the last: so many prompts, so many noises each."""
+    """A fixed grid of samples every ``every`` steps and after the last: ``prompts`` rows of ``images`` noises each."""
 
     every: PositiveInt
     prompts: PositiveInt
@@ -102,7 +102,7 @@ class SampleGrid:
 
     @torch.no_grad()
     def draw(self, latents: Tensor) -> Tensor:
-        """One image of the grid, RGB in [0, 1], (3, H, W), a row a prompt; latents are decoded one by one."""
+        """One image of the grid, RGB in [0, 1], (3, H, W), a row per prompt; latents are decoded one by one."""
         images = torch.cat([decode_latents(self.autoencoder, latent[None]) for latent in latents]).clamp(0, 1)
         return make_grid(images.nan_to_num(), nrow=self.params.images)
 

@@ -14,7 +14,7 @@ from onex_distill.cache.plan import check_bands
 from onex_distill.datasets import ModelFolderDataset
 from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.stage_one.params import StageOneParams
-from onex_distill.distill.stage_one.validation import cells_a_side
+from onex_distill.distill.stage_one.validation import cells_per_side
 from onex_distill.distill.stage_two.adversary import AdversaryParams
 from onex_distill.distill.stage_two.backbones import check_backbone
 from onex_distill.distill.stage_two.params import AdversarialParams
@@ -82,7 +82,7 @@ def enough_images(planned: Planned) -> None:
     """The caption sets give as many images as stage one's validation and the metrics need."""
     validation, evaluation = planned.images("validation", "reference"), planned.images("evaluation", "heldout")
     if validation is not None and planned.teacher is not None:
-        cells_a_side(validation, latent_shape(planned.teacher.transformer.build()))
+        cells_per_side(validation, latent_shape(planned.teacher.transformer.build()))
     for name, params in planned.parameters(MetricParams):
         if evaluation is not None and "compute_precision_recall" in planned.nodes and evaluation <= params.neighbours:
             raise ValueError(
