@@ -18,8 +18,17 @@ def plans_by_blocks(num_layers: int, num_inference_steps: int) -> dict[int, Cach
 def blocks_to_skip(count: str, budget: float, costs: Mapping[int, float], num_inference_steps: int) -> int:
     """The fewest skipped blocks whose cost is within a budget, compared at two decimals.
 
-    ``costs`` are evaluations by skipped blocks, ``count`` is the name of how they are counted. Raises ValueError for a
-    budget that needs no band, or that no number of blocks meets.
+    Args:
+        count: The name of how evaluations are counted, for messages.
+        budget: Network evaluations per image.
+        costs: Evaluations by number of skipped blocks.
+        num_inference_steps: Steps of the student.
+
+    Returns:
+        The number of blocks to skip.
+
+    Raises:
+        ValueError: The budget needs no band, or no number of blocks meets it.
     """
     rounded = {skipped: round(cost, 2) for skipped, cost in costs.items()}
     enough = [skipped for skipped, cost in rounded.items() if cost <= budget < num_inference_steps]

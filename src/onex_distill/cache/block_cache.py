@@ -139,7 +139,21 @@ class BlockCache:
             here.cache, self.step = outer, current
 
     def skip(self, step: Step, band: int, text: Tensor, image: Tensor) -> Streams:
-        """A band's output, estimated from its stored residual."""
+        """A band's output, estimated from its stored residual.
+
+        Args:
+            step: The step that is running, with the residuals of the last computing one.
+            band: The number of the band in the plan.
+            text: The text stream that enters it, (B, L, D).
+            image: The image stream, (B, N, D).
+
+        Returns:
+            The streams that would leave the band, of the same shapes.
+
+        Raises:
+            RuntimeError: No residual is stored.
+            ValueError: The latents changed their shape since it was stored.
+        """
         delta = step.deltas[band]
         if delta is None or step.sigma is None:
             raise RuntimeError("no residual is stored: run a computing step (begin_step(0)) before a reusing one")

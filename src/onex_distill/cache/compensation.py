@@ -153,7 +153,17 @@ class Compensation(ModelMixin, ConfigMixin):
         return tuple(sorted({band for bands in self.candidates for band in bands}))
 
     def forward(self, band: Band, residual: Streams, entered: Streams, sigma: Tensor) -> Streams:
-        """The compensated residuals (text, image) of one band, to be added to ``entered`` in a step at ``sigma``."""
+        """The compensated residuals of one band, to be added to what enters it.
+
+        Args:
+            band: A half-open range of blocks.
+            residual: What the band added when it last ran: text (B, L, D) and image (B, N, D).
+            entered: What enters the band now, of the same shapes.
+            sigma: The levels of this step, (B,).
+
+        Returns:
+            Text and image, of the same shapes.
+        """
         text: Tensor = self.text[key_of(band)](residual[0], entered[0], sigma)
         image: Tensor = self.image[key_of(band)](residual[1], entered[1], sigma)
         return text, image

@@ -102,9 +102,19 @@ def effective_nfe(plan: CachePlan, num_layers: int) -> float:
 def plan_for_budget(nfe: float, candidates: Sequence[Bands], num_layers: int, num_inference_steps: int) -> CachePlan:
     """The plan that uses most of a budget of network evaluations without exceeding it; the earlier one of equals.
 
-    Every candidate is a set of bands that are reused together after the first step; running every block is always a
-    candidate. Evaluations are compared at two decimals, as budgets are written (1.67 admits 5/3). Raises ValueError
-    with the reachable range for a budget outside it.
+    Evaluations are compared at two decimals, as budgets are written (1.67 admits 5/3).
+
+    Args:
+        nfe: The budget, evaluations per image.
+        candidates: Sets of bands that are reused together after the first step; running every block is always one more.
+        num_layers: Blocks of the transformer.
+        num_inference_steps: Steps of the student.
+
+    Returns:
+        The plan of one candidate.
+
+    Raises:
+        ValueError: The budget is outside the range that the candidates reach, which the message names.
     """
     plans = [reuse_after_first(bands, num_inference_steps) for bands in ((), *candidates)]
     costs = [round(effective_nfe(plan, num_layers), 2) for plan in plans]

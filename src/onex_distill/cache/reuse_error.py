@@ -83,10 +83,21 @@ def _ends(streams: list[Streams], band: Band, number: int) -> Ends:
 def sampled_reuse_errors(
     transformer: SD3Transformer2DModel, noise: Tensor, sigmas: Tensor, prompts: PromptBatch, bands: Sequence[Band]
 ) -> pd.DataFrame:
-    """Reuse errors while sampling from ``noise`` (B, C, H, W) through ``sigmas`` (K + 1,), a row per sample.
+    """Reuse errors of every block and band while sampling, a row per sample.
 
-    Columns ``step`` (the later of two adjacent ones), ``block`` and ``stop`` (a half-open range: every single block,
-    and ``bands``), ``stream``, ``reuse_error``, ``damage``. Raises ValueError for a band that cannot be skipped.
+    Args:
+        transformer: The network that samples.
+        noise: Where sampling starts, (B, C, H, W).
+        sigmas: The levels of the steps, (K + 1,).
+        prompts: The captions' embeddings, B rows.
+        bands: Half-open ranges of blocks, measured beside every single block.
+
+    Returns:
+        Columns ``step`` (the later of two adjacent ones), ``block`` and ``stop`` (a half-open range of blocks),
+        ``stream``, ``reuse_error`` and ``damage``.
+
+    Raises:
+        ValueError: A band cannot be skipped.
     """
     recorder = _Recorder(transformer, bands)
     try:
@@ -106,7 +117,23 @@ def mean_reuse_errors(
     bands: Sequence[Band],
     batch_size: int,
 ) -> pd.DataFrame:
-    """Reuse errors averaged over the rows of a plan (``prompt_row``, ``noise_seed``), sampled without guidance."""
+    """Reuse errors averaged over the rows of a plan, sampled without guidance.
+
+    Args:
+        transformer: The network that samples.
+        embeddings: The captions' embeddings.
+        plan: What is sampled: ``prompt_row`` and ``noise_seed``.
+        shift: The shift of the levels.
+        num_inference_steps: Steps of a sampling.
+        bands: Half-open ranges of blocks, measured beside every single block.
+        batch_size: Samples at once.
+
+    Returns:
+        ``reuse_error`` and ``damage`` per step, block, stop and stream.
+
+    Raises:
+        ValueError: A band cannot be skipped.
+    """
     sigmas = step_sigmas(num_inference_steps, shift)
     parts = []
     for start in range(0, len(plan), batch_size):

@@ -38,9 +38,16 @@ class Stateful(Protocol):
 
 
 def save_checkpoint(run: Run, step: int, states: Mapping[str, Stateful], history: list[dict[str, float]]) -> None:
-    """Write one checkpoint after ``step`` finished steps and drop all but the newest two. Every rank calls this.
+    """Write one checkpoint and drop all but the newest two. Every rank calls this.
 
-    Raises OSError, with the checkpoint before untouched, when it cannot be written.
+    Args:
+        run: Where, and which ranks.
+        step: Finished steps.
+        states: What has to go on, by name.
+        history: The losses of the finished steps.
+
+    Raises:
+        OSError: It cannot be written; the checkpoint before is untouched.
     """
     final, partial = run.folder / f"step-{step:08d}", run.folder / f".partial-step-{step:08d}"
     if run.ranks.is_first:

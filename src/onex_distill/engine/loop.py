@@ -35,13 +35,24 @@ class LoopParams(Params):
 def train(
     update: Update, states: Mapping[str, Stateful], params: LoopParams, run: Run, describe: Describe
 ) -> pd.DataFrame:
-    """Call ``update(step)`` for every step that the run has not seen yet; return the loss history.
+    """Call ``update(step)`` for every step that the run has not seen yet.
 
-    The history has a column ``step`` and one column per value that ``update`` returned, summed over ranks; TensorBoard
-    events in the run folder hold the same. ``describe`` names the seed and the rows of a step, for messages. Raises
-    Interrupted after a request to stop, with a checkpoint of the last step; FloatingPointError, with a checkpoint of
-    the last good weights, when too many steps in a row were not finite; MemoryError when a step does not fit;
-    ValueError when the run folder belongs to another run.
+    Args:
+        update: Takes one step; returns this rank's shares of what is recorded, by name.
+        states: What a checkpoint holds, by name.
+        params: Length and bookkeeping.
+        run: Where, and which ranks.
+        describe: Names the seed and the rows of a step, for messages.
+
+    Returns:
+        The loss history: a column ``step`` and one column per value that ``update`` returned, summed over ranks.
+        TensorBoard events in the run folder hold the same.
+
+    Raises:
+        Interrupted: A stop was requested; a checkpoint of the last step is there.
+        FloatingPointError: Too many steps in a row were not finite; a checkpoint of the last good weights is there.
+        MemoryError: A step does not fit.
+        ValueError: The run folder belongs to another run.
     """
     done, history = load_latest(run, states)
     if done and run.ranks.is_first:

@@ -43,15 +43,33 @@ def velocity_to_noise(velocity: Tensor, x_t: Tensor, sigma: Sigma) -> Tensor:
 
 
 def euler_step(x_t: Tensor, velocity: Tensor, sigma: Sigma, sigma_next: Sigma) -> Tensor:
-    """One Euler step of the flow from sigma to sigma_next."""
+    """One Euler step of the flow: x + (sigma_next - sigma) v.
+
+    Args:
+        x_t: Where it starts, (B, ...).
+        velocity: v there, of the same shape.
+        sigma: The level of ``x_t``, one number or (B,).
+        sigma_next: The level that is reached, one number or (B,).
+
+    Returns:
+        The point at ``sigma_next``.
+    """
     return x_t + (expand_sigma(sigma_next, x_t) - expand_sigma(sigma, x_t)) * velocity
 
 
 def renoise(x: Tensor, sigma_from: Sigma, sigma_to: Sigma, noise: Tensor) -> Tensor:
-    """Move x from level sigma_from up to sigma_to >= sigma_from with fresh noise.
+    """Move x up to a higher level with fresh noise.
 
     a = (1 - sigma_to) / (1 - sigma_from); x' = a x + sqrt(sigma_to^2 - (sigma_from a)^2) noise (paper, stage one).
-    sigma_from must be below 1: pure noise carries no x0 to keep.
+
+    Args:
+        x: A point of the flow, (B, ...).
+        sigma_from: Its level, one number or (B,), below 1: pure noise carries no x0 to keep.
+        sigma_to: The level that is reached, at least ``sigma_from``.
+        noise: Standard normal, like ``x``.
+
+    Returns:
+        The point at ``sigma_to``.
     """
     low, high = expand_sigma(sigma_from, x), expand_sigma(sigma_to, x)
     scale = (1 - high) / (1 - low)

@@ -18,10 +18,16 @@ def guided_velocity(conditional: Tensor, unconditional: Tensor, guidance_scale: 
 
 
 def is_guided(sigma: Tensor, alpha: float, axis: Axis, shift: float) -> Tensor:
-    """Which samples the real score guides: those at or below ``alpha`` (paper, eq. 4), bool (B,).
+    """Which samples the real score guides: those at or below ``alpha`` (paper, eq. 4).
 
-    alpha = 1 guides everywhere (vanilla distribution matching), alpha = 0 nowhere. ``axis`` says whether alpha is
-    compared with sigma (after the shift, as in the published configurations) or with u (before it).
+    Args:
+        sigma: The samples' levels, (B,).
+        alpha: 1 guides everywhere (vanilla distribution matching), 0 nowhere.
+        axis: Whether alpha is compared with sigma (after the shift, as in the published configurations) or u (before).
+        shift: The shift of the levels.
+
+    Returns:
+        bool (B,).
     """
     return on_axis(sigma, axis, shift) <= alpha
 

@@ -50,10 +50,16 @@ def sigma_grid(shift: float) -> Tensor:
 
 
 def importance_weights(knots: Sequence[tuple[float, float]], axis: Axis, shift: float, smoothing: float) -> Tensor:
-    """Unnormalised density over ``sigma_grid``, (G,) float64 (paper, importance sampling of the student update).
+    """Unnormalised density over ``sigma_grid`` (paper, importance sampling of the student update).
 
-    ``knots`` are (position, density) with position = 1000 (1 - u) or 1000 (1 - sigma), by ``axis``; between them the
-    curve is linear. It is smoothed in log space by a Gaussian of width ``smoothing`` positions, with edge padding.
+    Args:
+        knots: (position, density) with position = 1000 (1 - u) or 1000 (1 - sigma); between them the curve is linear.
+        axis: Whether positions are of u or of sigma.
+        shift: The shift of the levels.
+        smoothing: Width in positions of the Gaussian that smooths the curve in log space, with edge padding.
+
+    Returns:
+        (G,) float64.
     """
     positions = torch.arange(GRID_POINTS + 1, dtype=torch.float64)
     curve = _smooth_log(_interpolate(positions, knots), smoothing)
@@ -64,9 +70,20 @@ def importance_weights(knots: Sequence[tuple[float, float]], axis: Axis, shift: 
 def sample_window_sigmas(
     weights: Tensor, shift: float, upper: Tensor, lower: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """One sigma per sample from the grid inside its window (lower, upper], drawn with ``weights``, (B,) float64.
+    """One sigma per sample from the grid inside its window (lower, upper].
 
-    Raises ValueError when a window holds no grid point.
+    Args:
+        weights: The density over the grid, (G,) float64.
+        shift: The shift of the levels.
+        upper: The windows' upper ends, (B,).
+        lower: Their lower ends, (B,).
+        generator: Of the draws.
+
+    Returns:
+        (B,) float64.
+
+    Raises:
+        ValueError: A window holds no grid point.
     """
     grid = sigma_grid(shift)
     tolerance = 1e-6  # levels pass through float32

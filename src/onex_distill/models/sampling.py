@@ -41,9 +41,18 @@ def sample_latents(
     guidance: Guidance | None = None,
     before_step: BeforeStep | None = None,
 ) -> Tensor:
-    """Follow the flow from noise (sigma 1) through ``sigmas`` (K + 1,) down to x0, (B, C, H, W).
+    """Follow the flow from noise down to x0.
 
-    Without ``guidance`` every step takes the conditional prediction; ``before_step`` is told each step's index.
+    Args:
+        transformer: The network that samples.
+        noise: Where sampling starts (sigma 1), (B, C, H, W).
+        sigmas: The levels of the steps, (K + 1,).
+        prompts: The captions' embeddings, B rows.
+        guidance: How steps are guided; without it every step takes the conditional prediction.
+        before_step: Is told each step's index.
+
+    Returns:
+        The latents at the last level, (B, C, H, W).
     """
     x_t = noise
     for step, (sigma, sigma_next) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True)):

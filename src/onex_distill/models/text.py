@@ -22,9 +22,18 @@ NOISY = ("diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3", "
 def encode_prompts(
     pipeline: StableDiffusion3Pipeline, prompts: Sequence[str], max_sequence_length: int, batch_size: int = 64
 ) -> tuple[Tensor, Tensor]:
-    """``prompt_embeds`` (B, L, D) and ``pooled_prompt_embeds`` (B, P) of every prompt, on the CPU.
+    """Embed prompts, as diffusers' pipeline does.
 
     What is cut off is ``count_truncated``'s to say, once; diffusers would log the lost words of every prompt.
+
+    Args:
+        pipeline: Has the text encoders and their tokenizers.
+        prompts: The texts.
+        max_sequence_length: Tokens that T5 reads.
+        batch_size: Prompts at once.
+
+    Returns:
+        ``prompt_embeds`` (B, L, D) and ``pooled_prompt_embeds`` (B, P), on the CPU.
     """
     embeds, pooled = [], []
     with _quiet():

@@ -22,6 +22,15 @@ def predict_velocity(transformer: Network, x_t: Tensor, sigma: Sigma, prompts: P
     """The network's velocity at (x_t, sigma).
 
     The timestep 1000 * sigma reaches the network in float32 whatever its weights are: bf16 would move it by up to 2.
+
+    Args:
+        transformer: The network.
+        x_t: Latents, (B, C, H, W).
+        sigma: Their levels, one number or (B,).
+        prompts: The captions' embeddings, B rows.
+
+    Returns:
+        The velocity, in shape and type like ``x_t``.
     """
     timestep = 1000 * torch.as_tensor(sigma, dtype=torch.float32, device=x_t.device).expand(len(x_t))
     velocity: Tensor = transformer(
@@ -43,10 +52,22 @@ def predict_guided_velocity(
     guidance_scale: float,
     guided: Tensor,
 ) -> Tensor:
-    """Guided velocity on the rows where ``guided`` (B,), on the CPU, is true, conditional elsewhere, in one forward.
+    """Guided velocity on some rows, conditional on the others, in one forward.
 
     Only guided rows cost an unconditional evaluation; the extra rows ride in the same call, so that every rank calls
     the network the same number of times.
+
+    Args:
+        transformer: The network.
+        x_t: Latents, (B, C, H, W).
+        sigma: Their levels, one number or (B,).
+        prompts: The captions' embeddings, B rows.
+        empty: The empty prompt's embeddings, one row.
+        guidance_scale: The scale on guided rows.
+        guided: Which rows those are, bool (B,), on the CPU.
+
+    Returns:
+        The velocity, in shape and type like ``x_t``.
     """
     rows = guided.nonzero()[:, 0].to(x_t.device)
     levels = torch.as_tensor(sigma, dtype=torch.float32, device=x_t.device).expand(len(x_t))

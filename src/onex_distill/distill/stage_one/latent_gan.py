@@ -91,9 +91,19 @@ class LatentGan:
         return self.params.fake_score_weight * loss
 
     def student_term(self, x: Tensor, lower: Tensor, sigma: Tensor, noise: Tensor, prompts: PromptBatch) -> Tensor:
-        """The student's weighted loss: low where the head takes its latents ``x``, at level ``lower``, for stored ones.
+        """The student's weighted loss: low where the head takes its latents for stored ones.
 
         The gradient passes through the fake score; what it leaves there is to be discarded.
+
+        Args:
+            x: The student's latents, (B, C, H, W).
+            lower: Their levels, (B,).
+            sigma: The levels at which the head looks at them, (B,).
+            noise: What takes them there, like ``x``.
+            prompts: Their captions' embeddings, B rows.
+
+        Returns:
+            A scalar with a gradient.
         """
         fake = self._logits(x, lower, sigma, noise, prompts)
         return self.params.student_weight * label_smoothed_generator_loss([fake], real_label=1.0)

@@ -272,10 +272,19 @@ class StageOneTrainer:
 
 @torch.no_grad()
 def roll_out(student: Network, noise: Tensor, steps: Tensor, levels: Tensor, prompts: PromptBatch, depth: int) -> Start:
-    """Each sample's latent at the start of its step, and that step; no step beyond it is run.
+    """Take each sample to the start of its own step, without running any step beyond it.
 
-    ``depth`` is the largest step of the whole batch: sharded ranks call the network equally often, if need be on one
-    row whose result is dropped.
+    Args:
+        student: The network that samples.
+        noise: Where sampling starts, (B, C, H, W).
+        steps: Each sample's step, (B,).
+        levels: The levels of the steps, (K + 1,).
+        prompts: The captions' embeddings, B rows.
+        depth: The largest step of the whole batch: sharded ranks call the network equally often, if need be on one row
+            whose result is dropped.
+
+    Returns:
+        Each sample's latent at the start of its step, and the levels of that step.
     """
     x = noise.clone()
     for k in range(depth):
@@ -290,7 +299,18 @@ def roll_out(student: Network, noise: Tensor, steps: Tensor, levels: Tensor, pro
 def fake_score_loss(
     fake_score: Network, matched: Matched, prompts: PromptBatch, sigma: Tensor, noise: Tensor
 ) -> Scored:
-    """Flow matching on the student's own distribution: re-noise what it made, regress (x_sigma - x0) / sigma."""
+    """Flow matching on the student's own distribution: re-noise what it made, regress (x_sigma - x0) / sigma.
+
+    Args:
+        fake_score: The network that learns.
+        matched: The student's latents and their x0, of which no gradient is taken.
+        prompts: The captions' embeddings, B rows.
+        sigma: The levels to which they are re-noised, (B,).
+        noise: What takes them there, like the latents.
+
+    Returns:
+        The loss, and each sample's squared error.
+    """
     x_sigma = renoise(matched.x.detach(), matched.window.lower, sigma, noise)
     target = x0_to_velocity(matched.x0, x_sigma, sigma)
     velocity = predict_velocity(fake_score, x_sigma, sigma, prompts)
@@ -308,7 +328,17 @@ def student_loss(
 ) -> Scored:
     """Distribution matching: both scores take one Euler step from sigma back to the level of the student's latents.
 
-    What is watched is the mean absolute difference of the two.
+    Args:
+        roles: Teacher and fake score.
+        matched: The student's latents, with their gradient.
+        prompts: The captions' embeddings, B rows.
+        sigma: The levels to which the latents are re-noised, (B,).
+        guided: The samples that the teacher guides, bool (B,), on the CPU.
+        guidance_scale: The teacher's guidance there.
+        noise: What takes the latents to sigma, like them.
+
+    Returns:
+        The loss, and each sample's mean absolute difference of the two scores' steps.
     """
     lower = matched.window.lower
     with torch.no_grad():

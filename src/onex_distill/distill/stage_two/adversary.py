@@ -78,7 +78,18 @@ def build_judges(recogniser: ModelFolder, params: AdversaryParams, device: torch
 def discriminator_terms(
     discriminator: Discriminator, real: Tensor, fake: Tensor, params: AdversaryParams, noise: Callable[[], Tensor]
 ) -> Terms:
-    """The discriminator's loss and penalties; ``noise`` draws a standard normal tensor like ``real``."""
+    """The discriminator's loss and penalties.
+
+    Args:
+        discriminator: The network that learns.
+        real: Reference images, (B, 3, H, W).
+        fake: The generator's images, of the same shape, without gradient.
+        params: The loss, its smoothing and the weights of the penalties.
+        noise: Draws a standard normal tensor like ``real``; called for the approximate penalty alone.
+
+    Returns:
+        Weight and value by name; a penalty without weight is left out.
+    """
     penalties = params.penalties
     real, fake = real.requires_grad_(penalties.r1 > 0), fake.requires_grad_(penalties.r2 > 0)
     on_real, on_fake = discriminator(real), discriminator(fake)
@@ -96,7 +107,17 @@ def discriminator_terms(
 
 
 def generator_terms(judges: Judges, fake: Tensor, reference: Callable[[], Tensor], params: AdversaryParams) -> Terms:
-    """The generator's terms on its images; ``reference`` makes their counterparts, for the terms that need them."""
+    """The generator's terms on its images.
+
+    Args:
+        judges: The discriminator and the backbone, where a weight needs them.
+        fake: The generator's images, (B, 3, H, W), with their gradient.
+        reference: Makes their counterparts; called once, if a term needs them.
+        params: The losses and their weights.
+
+    Returns:
+        Weight and value by name; a term without weight is left out.
+    """
     reference, terms = cache(reference), Terms()
     if params.adversarial_weight > 0 and judges.discriminator is not None:
         on_real = None

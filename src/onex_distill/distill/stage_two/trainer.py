@@ -221,7 +221,17 @@ class AdversarialTrainer:
             save_model(merge_lora(fresh), folder / "student")
 
     def noise_like(self, tensor: Tensor, step: int, purpose: str, rows: slice) -> Tensor:
-        """Noise in the shape of ``tensor``, some of this rank's rows, as drawn for the whole batch."""
+        """Noise for some of this rank's rows, as drawn for the whole batch.
+
+        Args:
+            tensor: Gives shape, type and device; its first dimension is the number of ``rows``.
+            step: The number of the update.
+            purpose: The name of what the noise is for; each has draws of its own.
+            rows: Which of this rank's rows.
+
+        Returns:
+            Standard normal noise like ``tensor``.
+        """
         count, draws = self.batch_size(step), generator(self.params.seed, step, purpose)
         noise = torch.randn((count, *tensor.shape[1:]), generator=draws)
         return noise[self.ranks.share(count)][rows].to(tensor)
