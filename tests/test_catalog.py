@@ -50,7 +50,7 @@ def test_another_datasets_version_counts_too(tmp_path):
 
 
 def test_a_data_folder_that_cannot_be_written_is_one_line():
-    with pytest.raises(Exception, match=r"/proc/data/runs cannot be written \(.*\); make it writable, or"):
+    with pytest.raises(DatasetError, match=r"/proc/data/runs cannot be written \(.*\); make it writable, or"):
         RunsFolderDataset(filepath="/proc/data/runs").load()
 
 

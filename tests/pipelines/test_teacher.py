@@ -11,6 +11,7 @@ from kedro.framework.startup import bootstrap_project
 
 from onex_distill.cli import cli
 from onex_distill.shapes.networks import ShapesReader
+from onex_distill.storage.tensor_table import TensorTable
 from support import PROJECT, newest
 
 
@@ -68,8 +69,10 @@ def test_the_folder_opens_with_plain_diffusers_and_samples(built):
 
 def test_latents_are_scaled_to_unit_variance_by_the_autoencoder(built):
     config = StableDiffusion3Pipeline.from_pretrained(newest(built, "06_models/teacher/teacher")).vae.config
-    assert config.scaling_factor > 0
-    assert config.scaling_factor != pytest.approx(0.18215)
+    latents = TensorTable(newest(built, "06_models/teacher/training_latents")).column("latent").double()
+    scaled = (latents - config.shift_factor) * config.scaling_factor
+    assert float(scaled.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(scaled.std()) == pytest.approx(1, abs=1e-4)
 
 
 def test_acceptance_reports_shares(built):

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from onex_distill.cache.plan import Bands, reuse_after_first
+from onex_distill.distill.cotraining import trainer as cotraining
 from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.stage_two.schedule import Phase
 from onex_distill.engine.launch import launch
@@ -40,11 +41,21 @@ def test_fitting_changes_the_compensation_of_every_band_and_nothing_else(build, 
     assert not changed(trainer.judges.discriminator, heads)
 
 
-def test_fitting_draws_new_noise_every_step(build, batch):
-    trainer = build("cotraining", fitting_steps=2)
-    first, again, other = (trainer.noise_like(batch.noise, step, "fitting noise", slice(None)) for step in (0, 0, 1))
+def test_fitting_samples_from_new_noise_every_step(build, batch, monkeypatch):
+    trainer, sampled = build("cotraining", fitting_steps=2), []
+
+    def sample(transformer, noise, *args):
+        sampled.append(noise.clone())
+        return sample_latents(transformer, noise, *args)
+
+    monkeypatch.setattr(cotraining, "sample_latents", sample)
+    for step in (0, 0, 1):
+        trainer.fit_compensation(batch, step)
+    first, again, other = sampled
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+    assert not any(torch.equal(noise, batch.noise) for noise in sampled)
+    assert torch.equal(other, trainer.noise_like(batch.noise, 1, "fitting noise", slice(None)))
 
 
 @pytest.mark.parametrize(
@@ -127,9 +138,11 @@ def test_the_output_loss_compares_with_the_uncached_start(build, batch):
 def test_the_output_loss_trains_the_compensation(build, batch):
     trainer = build("cotraining", adversarial_weight=0.0)
     before = snapshot(trainer.compensation)
-    _, norms = trainer.update_generator(Phase.GENERATOR, batch, 2)
+    trainer.compensation_stepper.optimizer.param_groups[0]["lr"] = 1e-5  # a step that cannot go too far
+    (first, norms), (second, _) = (trainer.update_generator(Phase.WARM_UP, batch, 2) for _ in range(2))
     assert norms["compensation_grad_norm"] > 0
     assert "image.1_3.down.weight" in changed(trainer.compensation, before)
+    assert 0 < second["output_loss"] < first["output_loss"]
 
 
 def test_a_band_that_the_transformer_cannot_skip_is_refused_before_training(jobs, tmp_path):
