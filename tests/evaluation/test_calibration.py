@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from onex_distill.evaluation.calibration import CalibrationParams, calibrate
-from onex_distill.evaluation.measures import ConfidenceParams, Scored
+from onex_distill.evaluation.scored import ConfidenceParams, Scored
 from onex_distill.storage.tensor_table import TensorTable
 
 CONFIDENCE = ConfidenceParams(level=0.95, draws=50, groups=4, seed=0)

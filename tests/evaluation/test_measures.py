@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from onex_distill.evaluation.measures import ConfidenceParams, MetricParams, Scored, measure
+from onex_distill.evaluation.measures import measure
+from onex_distill.evaluation.scored import ConfidenceParams, MetricParams, Scored
 from onex_distill.evaluation.tables import comparison_table, prompt_table, require_same_identity, wide_table
 from onex_distill.metrics.distances import frechet_distance
 from onex_distill.storage.tensor_table import TensorTable

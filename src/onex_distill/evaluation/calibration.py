@@ -4,8 +4,9 @@ from typing import Any
 
 import pandas as pd
 
-from onex_distill.evaluation.measures import METRICS, ConfidenceParams, MetricParams, Scored, measure
+from onex_distill.evaluation.measures import METRICS, measure
 from onex_distill.evaluation.published import published_table
+from onex_distill.evaluation.scored import ConfidenceParams, MetricParams, Scored
 from onex_distill.parameters import Params
 
 

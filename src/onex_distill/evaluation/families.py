@@ -5,5 +5,6 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "scores": ("alignment", "clip_score", "aesthetic", "pick_score", "image_reward", "hps"),
     "spread": ("diversity", "lpips_diversity", "precision_recall", "density_coverage", "vendi", "entropy"),
     "colours": ("saturation", "contrast"),
+    "benchmarks": ("dpg", "geneval_style"),
 }
 NAMES = tuple(name for names in FAMILIES.values() for name in names)

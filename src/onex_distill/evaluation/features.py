@@ -76,6 +76,10 @@ class FeaturesJob(Job):
         if run.ranks.is_first:
             described = [_describe(one, opened[one.name], root, grouped) for one in self.params.networks]
             write_text(run.result / TABLE / NETWORKS_FILE, json.dumps(described, indent=1))
+            for one in self.params.networks:
+                if one.name in networks:
+                    for name, text in one.notes({part: found.folder(root) for part, found in one.sources().items()}):
+                        write_text(run.result / TABLE / f"{one.name}.{name}", text)
 
 
 def extract_features(images: ImageFolder, params: ScorersParams, compute: ComputeParams, folder: Path) -> TensorTable:
@@ -92,6 +96,11 @@ def networks_of(table: TensorTable) -> dict[str, dict[str, Any]]:
     """By its name, each network's ``identity``, or the ``missing`` reason; ``rows`` that it lacks have reasons too."""
     described = json.loads((table.folder / NETWORKS_FILE).read_text())
     return {str(one["name"]): one for one in described}
+
+
+def note_of(table: TensorTable, network: str, name: str) -> Path:
+    """Where a network's note is, beside its rows."""
+    return table.folder / f"{network}.{name}"
 
 
 def _rows_of_networks(networks: Mapping[str, Any], pictures: list[Any], captions: list[str]) -> dict[str, Tensor]:

@@ -6,16 +6,25 @@ A measure gives values by column. What it needs and does not find makes an empty
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import pandas as pd
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from onex_distill.evaluation.features import networks_of
+from onex_distill.evaluation.judged import measure_dpg, measure_geneval
+from onex_distill.evaluation.scored import (
+    ConfidenceParams,
+    Measurement,
+    MetricParams,
+    Scored,
+    Unmeasured,
+    another,
+    given,
+    jackknifed,
+    mean_of,
+)
 from onex_distill.metrics import confidence as intervals
 from onex_distill.metrics.categories import conditional_entropy, total_variation
 from onex_distill.metrics.distances import frechet_distance, prompt_diversity
@@ -24,14 +33,6 @@ from onex_distill.metrics.kernels import cmmd, kid
 from onex_distill.metrics.manifolds import covered, density_coverage
 from onex_distill.metrics.vendi import vendi_score
 from onex_distill.parameters import Params
-from onex_distill.storage.tensor_table import TensorTable
-
-
-class MetricParams(Params):
-    """Which rows a metric reads, as ``network.row`` (None: not measured), and neighbours where it has any."""
-
-    features: str | None
-    neighbours: PositiveInt
 
 
 class MetricsParams(Params):
@@ -57,97 +58,8 @@ class MetricsParams(Params):
     entropy: MetricParams
     saturation: MetricParams
     contrast: MetricParams
-
-
-class ConfidenceParams(Params):
-    """Level of intervals, draws of bootstrap and permutation, groups of prompts of the jackknife, and the seed."""
-
-    level: float = Field(gt=0, lt=1)
-    draws: PositiveInt
-    groups: PositiveInt
-    seed: int
-
-
-class Unmeasured(Exception):
-    """A cell that stays empty; the message is its reason."""
-
-
-class Measurement(NamedTuple):
-    """A value with its interval.
-
-    ``units`` are what it is made from: means of ``prompts`` (bootstrap), or the value without each group (jackknife).
-    """
-
-    value: float
-    low: float
-    high: float
-    interval: str
-    units: list[float]
-    prompts: list[int]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One method's images as features: a table, or with ``places`` some of its rows."""
-
-    key: str
-    table: TensorTable
-    places: tuple[int, ...] | None = None
-
-    @cached_property
-    def index(self) -> pd.DataFrame:
-        """What is known of every image."""
-        index = self.table.index
-        return index if self.places is None else index.iloc[list(self.places)]
-
-    @property
-    def name(self) -> str:
-        """As tables show it."""
-        return str(self.index["method"].iloc[0]) if "method" in self.index else self.key
-
-    @cached_property
-    def prompts(self) -> Tensor:
-        """The prompt of every image, (N,)."""
-        return torch.tensor(self.index["prompt_row"].to_list())
-
-    @cached_property
-    def networks(self) -> dict[str, dict[str, Any]]:
-        """What each network was."""
-        return networks_of(self.table)
-
-    def rows(self, name: str) -> Tensor:
-        """A column. Raises Unmeasured when its network is missing, ValueError when there is no such row."""
-        network, _, row = name.partition(".")
-        described = self.networks.get(network)
-        if described is None:
-            raise ValueError(f"{name!r} names no network; known: {', '.join(self.networks) or 'none'}")
-        reason = described.get("missing") or described["rows"].get(row)
-        if reason:
-            raise Unmeasured(reason)
-        if name not in self.table.names:
-            known = [column for column in self.table.names if column.startswith(f"{network}.")]
-            raise ValueError(f"{network!r} has no row {row!r}; known: {', '.join(known)}")
-        return self.table.read(name, range(len(self.table)) if self.places is None else self.places)
-
-    def finite(self, name: str) -> Tensor:
-        """A column without NaN. Raises ValueError when a row is not finite."""
-        values = self.rows(name)
-        wrong = ~values.reshape(len(values), -1).isfinite().all(1)
-        if wrong.any():
-            raise ValueError(
-                f"{int(wrong.sum())} of {len(values)} rows {name!r} of {self.name} are not finite, the first is image "
-                f"{int(wrong.nonzero()[0, 0])}; look at that image, or leave the network out"
-            )
-        return values
-
-    def applicable(self, name: str) -> Tensor:
-        """A column of what applies to all captions. Raises Unmeasured where it does not."""
-        values = self.rows(name)
-        wrong = values.reshape(len(values), -1).isnan().any(1)
-        if wrong.any():
-            text = self.index["text"].iloc[int(wrong.nonzero()[0, 0])]
-            raise Unmeasured(f"it does not apply to {int(wrong.sum())} of {len(values)} captions, such as {text!r}")
-        return values
+    dpg: MetricParams
+    geneval_style: MetricParams
 
 
 Measure = Callable[[Scored, Scored | None, MetricParams, ConfidenceParams], dict[str, Measurement]]
@@ -158,14 +70,14 @@ def measure_mean(
 ) -> dict[str, Measurement]:
     """The mean of one number per image."""
     values = scored.applicable(str(params.features))
-    return {column: _mean(values, scored.prompts, confidence)}
+    return {column: mean_of(values, scored.prompts, confidence)}
 
 
 def measure_frechet(
     column: str, scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
     """Frechet distance to the reference's features, by clean-fid; the interval is a delete-group jackknife's."""
-    reference = _another(scored, reference)
+    reference = another(scored, reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
     try:
         value = frechet_distance(own, other)
@@ -177,7 +89,7 @@ def measure_frechet(
         left = torch.isin(reference.prompts, scored.prompts[kept])
         return trace_frechet_distance(own[kept], other[left])
 
-    return {column: _jackknifed(value, without, groups, confidence)}
+    return {column: jackknifed(value, without, groups, confidence)}
 
 
 def measure_blocks(
@@ -189,7 +101,7 @@ def measure_blocks(
     confidence: ConfidenceParams,
 ) -> dict[str, Measurement]:
     """A kernel distance to the reference; its deviation is that of the distances between blocks of prompts."""
-    reference = _another(scored, reference)
+    reference = another(scored, reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
     value = distance(own, other, confidence.seed)
     groups = intervals.prompt_groups(scored.prompts, confidence.groups, confidence.seed)
@@ -208,7 +120,7 @@ def measure_infinity(
     column: str, scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
     """The Frechet distance that endlessly many images would give; too few images leave it empty."""
-    reference = _another(scored, reference)
+    reference = another(scored, reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
     try:
         value = frechet_at_infinity(own, other, confidence.seed)
@@ -221,7 +133,7 @@ def measure_density_coverage(
     scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
     """Density and coverage of the reference's spheres."""
-    reference = _given(reference)
+    reference = given(reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
     groups = intervals.prompt_groups(scored.prompts, confidence.groups, confidence.seed)
 
@@ -232,7 +144,7 @@ def measure_density_coverage(
     everything = torch.ones(len(own), dtype=torch.bool)
     try:
         return {
-            column: _jackknifed(part(place, everything), partial(part, place), groups, confidence)
+            column: jackknifed(part(place, everything), partial(part, place), groups, confidence)
             for place, column in enumerate(("density", "coverage"))
         }
     except ValueError as error:
@@ -245,7 +157,7 @@ def measure_vendi(
     """How many different images the set amounts to."""
     features = scored.finite(str(params.features))
     groups = intervals.prompt_groups(scored.prompts, confidence.groups, confidence.seed)
-    return {column: _jackknifed(vendi_score(features), lambda kept: vendi_score(features[kept]), groups, confidence)}
+    return {column: jackknifed(vendi_score(features), lambda kept: vendi_score(features[kept]), groups, confidence)}
 
 
 def _kid(own: Tensor, other: Tensor, seed: int) -> float:
@@ -265,20 +177,20 @@ def measure_diversity(
         prompts, distances = prompt_diversity(features, scored.prompts)
     except ValueError as error:
         raise Unmeasured(str(error)) from error
-    return {column: _mean(distances, prompts, confidence)}
+    return {column: mean_of(distances, prompts, confidence)}
 
 
 def measure_precision_recall(
     scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
     """Share of images inside the reference's manifold, and of the reference's inside this one's."""
-    reference = _given(reference)
+    reference = given(reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
     if min(len(own), len(other)) <= params.neighbours:
         raise Unmeasured(f"{params.neighbours} neighbours need more than {params.neighbours} images")
     return {
-        "precision": _mean(covered(own, other, params.neighbours), scored.prompts, confidence),
-        "recall": _mean(covered(other, own, params.neighbours), reference.prompts, confidence),
+        "precision": mean_of(covered(own, other, params.neighbours), scored.prompts, confidence),
+        "recall": mean_of(covered(other, own, params.neighbours), reference.prompts, confidence),
     }
 
 
@@ -298,16 +210,20 @@ def measure_entropy(
         entropy = partial(_entropy_of, values, parents, expected.shape[1])
         variation = partial(_variation_of, values, parents, expected)
         everything = torch.ones(len(values), dtype=torch.bool)
-        entropies[f"entropy_{name}"] = _jackknifed(entropy(everything), entropy, groups, confidence)
-        variations[f"total_variation_{name}"] = _jackknifed(variation(everything), variation, groups, confidence)
+        entropies[f"entropy_{name}"] = jackknifed(entropy(everything), entropy, groups, confidence)
+        variations[f"total_variation_{name}"] = jackknifed(variation(everything), variation, groups, confidence)
     return entropies | variations
 
 
 class Metric(NamedTuple):
-    """A metric of the table: its columns where they are known without measuring, and how it is measured."""
+    """A metric of the table: its columns where they are known without measuring, and how it is measured.
+
+    The columns of a ``judged`` metric end with the name of its judge, since another judge is another metric.
+    """
 
     columns: tuple[str, ...]
     measure: Measure
+    judged: bool = False
 
 
 ENTROPY = tuple(
@@ -340,6 +256,8 @@ METRICS: Mapping[str, Metric] = {
     "entropy": Metric(ENTROPY, measure_entropy),
     "saturation": _single("saturation", measure_mean),
     "contrast": _single("contrast", measure_mean),
+    "dpg": Metric(("dpg",), measure_dpg, judged=True),
+    "geneval_style": Metric(("geneval_style",), measure_geneval, judged=True),
 }
 
 
@@ -362,6 +280,7 @@ def measure(
         ValueError: for rows that no network gives, or that are not finite.
     """
     known, rows = METRICS[metric], []
+    judge = f"_by_{str(params.features).partition('.')[0]}" if known.judged else ""
     for scored in sets if params.features else ():
         try:
             found, reason = known.measure(scored, reference, params, confidence), ""
@@ -369,7 +288,7 @@ def measure(
             found, reason = dict.fromkeys(known.columns, EMPTY), str(error)
         described = identity_of(metric, scored, reference, params)
         for column, measurement in found.items():
-            row = {"method": scored.name, "key": scored.key, "metric": column}
+            row = {"method": scored.name, "key": scored.key, "metric": column + judge}
             rows.append({**row, **measurement._asdict(), "reason": reason, **described})
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -405,37 +324,9 @@ def _digest(column: pd.Series) -> str:
     return hashlib.sha256("\n".join(column.astype(str)).encode()).hexdigest()[:32]
 
 
-def _mean(values: Tensor, prompts: Tensor, confidence: ConfidenceParams) -> Measurement:
-    known, means = intervals.prompt_means(values, prompts)
-    low, high = intervals.bootstrap_interval(means, confidence.level, confidence.draws, confidence.seed)
-    return Measurement(float(means.mean()), low, high, "bootstrap", means.tolist(), known.tolist())
-
-
-def _jackknifed(
-    value: float, without: Callable[[Tensor], float], groups: Tensor, confidence: ConfidenceParams
-) -> Measurement:
-    replicates = intervals.jackknife(without, groups)
-    deviation = intervals.jackknife_deviation(replicates)
-    low, high = intervals.t_interval(value, deviation, len(replicates), confidence.level)
-    low = low if math.isnan(low) else max(0.0, low)  # of distances and entropies, which are not negative
-    return Measurement(value, low, high, "jackknife", replicates.tolist(), [])
-
-
 def _entropy_of(values: Tensor, parents: Tensor, count: int, kept: Tensor) -> float:
     return conditional_entropy(values[kept], parents[kept], count)
 
 
 def _variation_of(values: Tensor, parents: Tensor, expected: Tensor, kept: Tensor) -> float:
     return total_variation(values[kept], parents[kept], expected[kept])
-
-
-def _given(reference: Scored | None) -> Scored:
-    if reference is None:
-        raise Unmeasured("no images are named to measure distances to")
-    return reference
-
-
-def _another(scored: Scored, reference: Scored | None) -> Scored:
-    if scored.key == _given(reference).key:
-        raise Unmeasured("distances are to these images")
-    return _given(reference)

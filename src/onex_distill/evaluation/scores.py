@@ -6,7 +6,8 @@ import pandas as pd
 
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.features import ScorersParams, extract_features
-from onex_distill.evaluation.measures import METRICS, ConfidenceParams, MetricsParams, Scored, measure
+from onex_distill.evaluation.measures import METRICS, MetricsParams, measure
+from onex_distill.evaluation.scored import ConfidenceParams, Scored
 from onex_distill.parameters import Params
 from onex_distill.storage.image_table import ImageTable
 from onex_distill.storage.tensor_table import TableFolder, TensorTable

@@ -1,6 +1,6 @@
 """All methods of a table as one artefact: handles of their features, and of their images."""
 
-from onex_distill.evaluation.measures import Scored
+from onex_distill.evaluation.scored import Scored
 from onex_distill.parameters import Params
 from onex_distill.storage.image_table import ImageFolder, ImageTable
 from onex_distill.storage.tensor_table import TableFolder

@@ -6,7 +6,8 @@ import math
 import pandas as pd
 import torch
 
-from onex_distill.evaluation.measures import IDENTITY, ConfidenceParams
+from onex_distill.evaluation.measures import IDENTITY
+from onex_distill.evaluation.scored import ConfidenceParams
 from onex_distill.metrics import confidence as intervals
 
 COMPARISON = ["metric", "method_a", "method_b", "difference", "low", "high", "p_value", "p_holm", "test", "reason"]

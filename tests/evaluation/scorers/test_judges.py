@@ -1,15 +1,22 @@
 """The judges of DPG-Bench and of GenEval-style."""
 
+import json
+
+import pandas as pd
 import pytest
 import torch
 from torchvision.transforms import v2
 from transformers import BlipConfig, BlipForQuestionAnswering, YolosConfig, YolosForObjectDetection, YolosImageProcessor
 
+from onex_distill.evaluation.features import ScorersParams, extract_features
+from onex_distill.evaluation.measures import measure
+from onex_distill.evaluation.scored import ConfidenceParams, MetricParams, Scored
 from onex_distill.evaluation.scorers.base import load_network
 from onex_distill.evaluation.scorers.clip import MEAN, STD, ClipParams
 from onex_distill.evaluation.scorers.detector import COLOURS, DetectorParams, detections
 from onex_distill.evaluation.scorers.vqa import VqaParams
 from onex_distill.metrics.geneval import Detection
+from onex_distill.storage.image_table import ImageWriter
 from photographs import photographs
 from tiny_scorers import clip_config, local, seeded, write_architecture, write_clip
 
@@ -37,7 +44,8 @@ ROWS = ("a,a black cat,1,0,entity,is there a cat?", "a,a black cat,2,1,attribute
 
 
 @pytest.fixture
-def judge(tmp_path):
+def described(tmp_path):
+    """The model of a judge and its configuration."""
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     text = {
         **sizes,
@@ -58,7 +66,29 @@ def judge(tmp_path):
         tokenizer=local(tmp_path, "vocab.txt"),
         propositions=local(tmp_path, "dpg.csv"),
     )
-    return model, load_network(params, tmp_path, CPU)
+    return model, params
+
+
+@pytest.fixture
+def judge(described, tmp_path):
+    return described[0], load_network(described[1], tmp_path, CPU)
+
+
+def test_answers_and_their_propositions_become_columns(described, tmp_path, compute):
+    writer, size = ImageWriter(tmp_path / "images", 2, 2), (96, 96)
+    pictures = [photographs()[name].resize(size) for name in ("chelsea.png", "coffee.png")]
+    writer.write(0, {"image": torch.stack([v2.functional.pil_to_tensor(one) for one in pictures])})
+    texts = ["a black cat", "a dog"]
+    images = writer.finish(pd.DataFrame({"prompt_row": range(2), "text": texts}))
+    scorers = ScorersParams(networks=(described[1],), folder=tmp_path, batch_size=2)
+    features = extract_features(images.handle, scorers, compute, tmp_path / "run")
+    rows = load_network(described[1], tmp_path, CPU).features(pictures, texts)["yes"]
+    confidence = ConfidenceParams(level=0.95, draws=20, groups=2, seed=0)
+    params = MetricParams(features="blip.yes", neighbours=5)
+    table = measure("dpg", [Scored("student", features)], None, params, confidence).set_index("metric")
+    (cat, black), dog = (rows[0] > 0.5).tolist(), bool(rows[1, 0] > 0.5)
+    assert table.loc["dpg_entity_by_blip", "value"] == 100 * (cat + dog) / 2
+    assert table.loc["dpg_by_blip", "value"] == 100 * ((cat + (cat and black)) / 2 + dog) / 2
 
 
 def test_the_judge_gives_the_probability_of_yes_that_transformers_gives(judge):
@@ -82,9 +112,10 @@ def test_the_judge_gives_the_probability_of_yes_that_transformers_gives(judge):
     assert rows[0, 0] != rows[0, 1]
 
 
-def test_a_caption_without_propositions_is_refused(judge):
-    with pytest.raises(ValueError, match="no text 'a bird'; generate the images"):
-        judge[1].features([photographs()["chelsea.png"]], ["a bird"])
+def test_an_image_of_a_caption_without_propositions_is_not_looked_at(judge):
+    rows = judge[1].features([photographs()["chelsea.png"]] * 2, ["a bird", "a dog"])["yes"]
+    assert rows[0].isnan().all()
+    assert rows[1].isfinite().all()
 
 
 @pytest.fixture
@@ -112,13 +143,17 @@ def detector(tmp_path):
         name="colours", weights=weights, architecture=write_architecture(tmp_path / "architecture", clip_config())
     )
     files = local(tmp_path / "detector", "config.json", "preprocessor_config.json", "model.safetensors")
-    return model, processor, load_network(DetectorParams(name="yolos", weights=files, colours=colours), tmp_path, CPU)
+    case = {"tag": "single_object", "include": [{"class": "cat", "count": 1}], "prompt": "a photo of a cat"}
+    (tmp_path / "cases.jsonl").write_text(json.dumps(case))
+    params = DetectorParams(name="yolos", weights=files, colours=colours, cases=local(tmp_path, "cases.jsonl"))
+    return model, processor, load_network(params, tmp_path, CPU)
 
 
 def test_objects_are_those_that_transformers_finds(detector):
     model, processor, network = detector
     images = [photographs()[name] for name in ("chelsea.png", "coffee.png")]
-    rows = network.features(images, ["", ""])["objects"]
+    rows = network.features(images, ["a photo of a cat"] * 2)["objects"]
+    assert network.features(images[:1], ["another"])["objects"].isnan().all()
     assert rows.shape == (2, 100, 7)
     for image, found in zip(images, rows, strict=True):
         with torch.no_grad():

@@ -41,13 +41,19 @@ ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 
 
 def described(name: str) -> Column:
-    """A column as it is shown; entropies and total variations name their attribute."""
+    """A column as it is shown; entropies and total variations name their attribute, benchmarks their part and judge."""
     for prefix, column in (
         ("entropy_", Column("Entropy of the", "nats", "higher", 3)),
         ("total_variation_", Column("Distance to the renderer's", "total variation", "lower", 3)),
     ):
         if name.startswith(prefix):
             return column._replace(title=f"{column.title} {name.removeprefix(prefix)}")
+    for prefix, column in (
+        ("dpg", Column("DPG-Bench", "percent", "higher", 2)),
+        ("geneval_style", Column("GenEval-style", "share of images", "higher", 3)),
+    ):
+        if name.startswith(prefix):
+            return column._replace(title=f"{column.title}{name.removeprefix(prefix).replace('_', ' ')}")
     return COLUMNS.get(name, Column(name, "", "", 3))
 
 

@@ -51,6 +51,10 @@ class NetworkParams(Params):
         """Files for one more row each, by its name; the network runs without them."""
         return {}
 
+    def notes(self, folders: Mapping[str, Path]) -> Sequence[tuple[str, str]]:
+        """Names and texts of files that metrics need with the rows, from the folders of ``sources``."""
+        return ()
+
     def open(self, folders: Mapping[str, Path], device: torch.device) -> FeatureNetwork:
         """The network, from the folders of ``sources``, and of those of ``optional`` that are there."""
         raise NotImplementedError

@@ -19,6 +19,8 @@ from onex_distill.evaluation.scorers.states import build, read_state
 from onex_distill.evaluation.scorers.weights import Source
 from onex_distill.metrics.dpg import by_item, read_propositions
 
+PROPOSITIONS = "propositions.csv"
+"""The note with the questions."""
 UNASKED = -1.0
 """What stands in place of an answer where an item has fewer questions than another."""
 
@@ -42,6 +44,10 @@ class VqaParams(NetworkParams):
     def recipe(self) -> str:
         """The whole image to a square of 384."""
         return "square384"
+
+    def notes(self, folders: Mapping[str, Path]) -> Sequence[tuple[str, str]]:
+        """The csv of propositions."""
+        return ((PROPOSITIONS, (folders["propositions"] / self.propositions.files[0].name).read_text()),)
 
     def open(self, folders: Mapping[str, Path], device: torch.device) -> "Vqa":
         """The judge and its questions. Raises ValueError for a csv that is not understood."""
@@ -68,17 +74,17 @@ class Vqa:
     def features(self, images: Images, captions: Sequence[str]) -> dict[str, Tensor]:
         """``yes`` (N, Q): the probability of yes against no to each question of the caption; -1 where there is none.
 
-        Raises ValueError for a caption that the csv does not have.
+        An image whose caption is not in the csv is not looked at, and its row is NaN.
         """
-        unknown = [caption for caption in captions if caption not in self.asked]
-        if unknown:
-            raise ValueError(f"the propositions have no text {unknown[0]!r}; generate the images from the csv's texts")
-        pixels = standardised(prepare("square384", pil_images(images)), MEAN, STD).to(self.model.device)
-        seen = self.model.vision_model(pixel_values=pixels).last_hidden_state
         rows = torch.full((len(captions), self.most), UNASKED)
-        for place, caption in enumerate(captions):
+        for place, (image, caption) in enumerate(zip(pil_images(images), captions, strict=True)):
+            if caption not in self.asked:
+                rows[place] = torch.nan
+                continue
+            pixels = standardised(prepare("square384", [image]), MEAN, STD).to(self.model.device)
             questions = list(self.asked[caption])
-            rows[place, : len(questions)] = self._yes(seen[place : place + 1], questions)
+            seen = self.model.vision_model(pixel_values=pixels).last_hidden_state
+            rows[place, : len(questions)] = self._yes(seen, questions)
         return {"yes": rows}
 
     def _yes(self, seen: Tensor, questions: list[str]) -> Tensor:

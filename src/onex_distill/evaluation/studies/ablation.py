@@ -9,9 +9,10 @@ from onex_distill.distill.stage_one.trainer import StageOneJob
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
 from onex_distill.evaluation.inputs import SamplingInputs
-from onex_distill.evaluation.measures import ConfidenceParams, MetricsParams, Scored
+from onex_distill.evaluation.measures import MetricsParams
 from onex_distill.evaluation.params import MethodParams
 from onex_distill.evaluation.sampler import Sampler
+from onex_distill.evaluation.scored import ConfidenceParams, Scored
 from onex_distill.evaluation.scores import parts_of, score_set
 from onex_distill.evaluation.studies.ablation_params import VARIED, AblationParams, Setting
 from onex_distill.storage.files import remove_folder, remove_made

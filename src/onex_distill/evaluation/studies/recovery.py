@@ -16,9 +16,10 @@ from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.distill.stage_two.refine import refine
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.inputs import SamplingInputs
-from onex_distill.evaluation.measures import ConfidenceParams, MetricsParams, Scored, measure
+from onex_distill.evaluation.measures import MetricsParams, measure
 from onex_distill.evaluation.params import MethodParams
 from onex_distill.evaluation.sampler import Sampler
+from onex_distill.evaluation.scored import ConfidenceParams, Scored
 from onex_distill.evaluation.scores import parts_of, score_set
 from onex_distill.evaluation.studies.recovery_params import RecoveryParams
 from onex_distill.storage.files import remove_made

@@ -8,7 +8,8 @@ from plotly.graph_objects import Figure
 
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.inputs import SamplingInputs
-from onex_distill.evaluation.measures import ConfidenceParams, MetricsParams
+from onex_distill.evaluation.measures import MetricsParams
+from onex_distill.evaluation.scored import ConfidenceParams
 from onex_distill.evaluation.studies import ablation
 from onex_distill.evaluation.studies.ablation_params import VARIED, AblationParams
 from onex_distill.storage.image_table import ImageTable

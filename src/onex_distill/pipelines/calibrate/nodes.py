@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from onex_distill.evaluation import calibration
-from onex_distill.evaluation.measures import ConfidenceParams, Scored
+from onex_distill.evaluation.scored import ConfidenceParams, Scored
 from onex_distill.storage.tensor_table import TensorTable
 
 

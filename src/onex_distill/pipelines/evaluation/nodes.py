@@ -8,7 +8,8 @@ import pandas as pd
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation import tables
 from onex_distill.evaluation.features import ScorersParams, extract_features
-from onex_distill.evaluation.measures import ConfidenceParams, MetricParams, measure
+from onex_distill.evaluation.measures import measure
+from onex_distill.evaluation.scored import ConfidenceParams, MetricParams
 from onex_distill.evaluation.sets import FeatureSets, SampleSets
 from onex_distill.storage.image_table import ImageTable
 from onex_distill.storage.tensor_table import TensorTable
@@ -144,6 +145,16 @@ def compute_density_coverage(features: FeatureSets, params: MetricParams, confid
 def compute_vendi(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
     """How many different images a set amounts to."""
     return _measured("vendi", features, params, confidence)
+
+
+def compute_dpg(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """DPG-Bench, overall and by category, in percent."""
+    return _measured("dpg", features, params, confidence)
+
+
+def compute_geneval_style(features: FeatureSets, params: MetricParams, confidence: ConfidenceParams) -> pd.DataFrame:
+    """GenEval's rules over another detector, overall and by tag."""
+    return _measured("geneval_style", features, params, confidence)
 
 
 def collect_measurements(*parts: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.engine.accumulation import check_micro_batch
 from onex_distill.engine.optimisation import OptimizerParams, check_optimizer
 from onex_distill.engine.speed import check_speed
-from onex_distill.evaluation.measures import MetricParams
+from onex_distill.evaluation.scored import MetricParams
 from onex_distill.evaluation.studies.params import BandSearchParams
 from onex_distill.evaluation.studies.reuse import ReuseParams
 from onex_distill.models.noise import latent_shape

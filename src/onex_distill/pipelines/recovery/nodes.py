@@ -9,7 +9,8 @@ from plotly.graph_objects import Figure
 from onex_distill.distill.stage_two.inputs import AdversarialInputs
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.inputs import SamplingInputs
-from onex_distill.evaluation.measures import ConfidenceParams, MetricsParams
+from onex_distill.evaluation.measures import MetricsParams
+from onex_distill.evaluation.scored import ConfidenceParams
 from onex_distill.evaluation.studies import recovery
 from onex_distill.evaluation.studies.recovery_params import RecoveryParams
 from onex_distill.storage.image_table import ImageTable

@@ -8,7 +8,8 @@ from onex_distill.datasets.captions import CaptionsDataset
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.anything.gather import gather_images
 from onex_distill.evaluation.anything.params import ScoreParams
-from onex_distill.evaluation.measures import METRICS, ConfidenceParams, MetricsParams, measure
+from onex_distill.evaluation.measures import METRICS, MetricsParams, measure
+from onex_distill.evaluation.scored import ConfidenceParams
 from onex_distill.evaluation.scores import parts_of
 from onex_distill.evaluation.tables import comparison_table, wide_table
 from onex_distill.storage.image_table import ImageTable
