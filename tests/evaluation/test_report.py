@@ -8,6 +8,7 @@ from PIL import Image
 
 from onex_distill.evaluation.measures import COLUMNS
 from onex_distill.evaluation.params import ReportParams
+from onex_distill.evaluation.published import SOURCE, published_table
 from onex_distill.evaluation.report.charts import Point, lines, scatter
 from onex_distill.evaluation.report.grids import labelled_grid
 from onex_distill.evaluation.report.markdown import markdown
@@ -97,6 +98,27 @@ def test_text_has_ours_and_the_published_rows_apart(metrics):
     assert "no fid for teacher: it <cannot> be" in ours
     assert "1.x-Distill fast" in published
     assert "1.x-Distill fast" not in ours
+    assert "dpg_relation" not in ours
+
+
+@pytest.mark.parametrize(("teacher", "student"), [("sd3_medium", "1.x-Distill slow"), ("sd35_large", "1.x-Distill")])
+def test_published_rows_have_dpg_and_diversity_where_the_paper_gives_them(teacher, student):
+    table = published_table(teacher).set_index("method")
+    assert table["source"].eq(SOURCE).all()
+    assert (
+        table["dpg"].dropna().to_dict()
+        == {
+            "sd3_medium": {"teacher": 85.46, student: 86.13},
+            "sd35_large": {"teacher": 84.74, student: 85.11},
+        }[teacher]
+    )
+    parts = table.loc[student, [name for name in table if name.startswith("dpg_")]]
+    assert parts.astype(float).mean() == pytest.approx({"sd3_medium": 90.884, "sd35_large": 90.386}[teacher])
+    if teacher == "sd3_medium":
+        assert table.loc[student, "lpips_diversity"] / table.loc["teacher", "lpips_diversity"] == pytest.approx(
+            0.975, abs=5e-4
+        )
+        assert table["lpips_diversity"].notna().sum() == 4
 
 
 def test_grids_have_labels_and_keep_pixels():

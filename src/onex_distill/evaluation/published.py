@@ -26,10 +26,40 @@ ROWS: dict[str, list[tuple[object, ...]]] = {
         ("1.x-Distill", 2, 1.74, 22.0545, 0.3191, 5.7976, 22.7963, 1.1463, 32.0059),
     ],
 }
+DPG_COLUMNS = ["dpg", "dpg_global", "dpg_entity", "dpg_attribute", "dpg_relation", "dpg_other"]
+DPG: dict[str, list[tuple[object, ...]]] = {
+    "sd3_medium": [
+        ("teacher", 56, 85.46, 92.01, 89.07, 89.88, 90.46, 91.67),
+        ("1.x-Distill slow", 1.75, 86.13, 89.97, 92.26, 89.41, 90.77, 92.01),
+    ],
+    "sd35_large": [
+        ("teacher", 56, 84.74, 90.02, 89.67, 90.97, 89.70, 89.53),
+        ("1.x-Distill", 1.74, 85.11, 89.78, 90.79, 89.49, 92.21, 89.66),
+    ],
+}
+"""DPG-Bench in percent, judged by mPLUG-large."""
+LPIPS_DIVERSITY: dict[str, list[tuple[object, ...]]] = {
+    "sd3_medium": [
+        ("teacher", 56, 0.6594),
+        ("Flash Diffusion", 4, 0.6161),
+        ("TDM, 4 steps", 4, 0.6297),
+        ("1.x-Distill slow", 1.75, 0.6432),
+    ],
+    "sd35_large": [],
+}
+"""Mean pairwise LPIPS between samples of one prompt, on COCO-1K."""
 
 
 def published_table(teacher: str) -> pd.DataFrame:
-    """The rows of one teacher, with a column ``source``. Raises ValueError for a teacher without published rows."""
+    """The rows of one teacher with every published column, and ``source``.
+
+    Raises ValueError for a teacher without published rows.
+    """
     if teacher not in ROWS:
         raise ValueError(f"report.published {teacher!r} has no published rows; one of {', '.join(ROWS)}, or null")
-    return pd.DataFrame(ROWS[teacher], columns=COLUMNS).assign(source=SOURCE)
+    table = pd.DataFrame(ROWS[teacher], columns=COLUMNS)
+    for rows, columns in ((LPIPS_DIVERSITY, ["lpips_diversity"]), (DPG, DPG_COLUMNS)):
+        if rows[teacher]:
+            part = pd.DataFrame(rows[teacher], columns=["method", "nfe", *columns])
+            table = table.merge(part, on=["method", "nfe"], how="left", validate="one_to_one")
+    return table.assign(source=SOURCE)

@@ -138,12 +138,10 @@ def _folded(metrics: pd.DataFrame, contents: Contents, params: ReportParams) -> 
         )
         parts.append(("Empty cells, and why", f"<ul>{listed}</ul>"))
     if params.published is not None:
-        table = _metrics_table(published_table(params.published).drop(columns="source"), PUBLISHED, "", SOURCE)
-        parts.append((f"Rows {SOURCE}", table))
+        published = published_table(params.published)
+        names = [name for name in published if name not in ("method", "source")]
+        parts.append((f"Rows {SOURCE}", _metrics_table(published, names, "", SOURCE)))
     return "".join(f"<details><summary>{escape(title)}</summary>{content}</details>" for title, content in parts)
-
-
-PUBLISHED = ["steps", "nfe", "fid", "clip_score", "aesthetic", "pick_score", "image_reward", "hps"]
 
 
 def _comparisons(comparisons: pd.DataFrame, student: str) -> str:
