@@ -139,7 +139,7 @@ def _folded(metrics: pd.DataFrame, contents: Contents, params: ReportParams) -> 
         parts.append(("Empty cells, and why", f"<ul>{listed}</ul>"))
     if params.published is not None:
         published = published_table(params.published)
-        names = [name for name in published if name not in ("method", "source")]
+        names = [str(name) for name in published if name not in ("method", "source")]
         parts.append((f"Rows {SOURCE}", _metrics_table(published, names, "", SOURCE)))
     return "".join(f"<details><summary>{escape(title)}</summary>{content}</details>" for title, content in parts)
 
