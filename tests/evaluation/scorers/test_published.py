@@ -7,6 +7,18 @@ from onex_distill.evaluation.features import ScorersParams
 from onex_distill.evaluation.measures import MetricsParams
 from support import PROJECT
 
+ROWS = {
+    "pixels": {"saturation", "contrast"},
+    "clip": {"image", "text", "score"},
+    "inception": {"pool"},
+    "dinov2": {"image"},
+    "image_reward": {"score"},
+    "lpips": {"distance"},
+    "vqa": {"yes"},
+    "detector": {"objects"},
+}
+"""What a network of each kind gives, besides the rows of optional files."""
+
 
 @pytest.fixture(scope="module")
 def written():
@@ -19,6 +31,18 @@ def test_every_metric_names_a_network_of_the_configuration(written):
     named = {metric["features"].split(".")[0] for metric in metrics if metric["features"]}
     assert named <= networks
     assert len(named) >= 9
+
+
+def test_every_row_of_metrics_and_variants_is_one_of_its_network(written):
+    networks = ScorersParams.model_validate(written["scorers"]).networks
+    given = {f"{one.name}.{row}" for one in networks for row in (*ROWS[one.kind], *one.optional())}
+    metrics = MetricsParams.model_validate(written["metrics"]).model_dump().values()
+    scored = yaml.safe_load((PROJECT / "conf/sd3/parameters_score.yml").read_text())["calibration"]["variants"]
+    read = {metric["features"] for metric in metrics if metric["features"]}
+    assert read <= given
+    assert {row for variant in scored for row in variant["rows"]} <= given
+    measured = {variant["metric"]: variant["rows"] for variant in scored}
+    assert all(written["metrics"][metric]["features"] in rows for metric, rows in measured.items())
 
 
 def test_every_file_is_pinned_and_every_pickle_is_converted(written):
