@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from onex_distill.cache.compensation import Compensation
+from onex_distill.cache.export import FractionalStableDiffusion3Pipeline
 from support import newest
 
 
@@ -43,6 +45,27 @@ def test_folders_and_pipelines_are_rows_of_one_table(folders, run_pipeline, stor
     assert table["saturation"].notna().all()
     comparisons = pd.read_csv(newest(tmp_path / "data", "08_reporting/score_comparisons.csv"))
     assert comparisons["reason"].str.contains("prompt_list differs|images differs|distances are").any()
+
+
+def test_a_students_export_is_a_row_beside_its_teacher(run_pipeline, tiny_teacher, stored_teacher, tmp_path):
+    compensation = Compensation(16, (((1, 3),),), "sigma_residual_mlp").eval()
+    student = FractionalStableDiffusion3Pipeline(
+        **tiny_teacher.components, compensation=compensation, num_inference_steps=2, max_sequence_length=6
+    )
+    student.save_pretrained(tmp_path / "student")
+    (tmp_path / "captions.txt").write_text("a solid red circle\na hollow blue square\n")
+    rows = [
+        {"name": name, "source": str(folder), "steps": steps, "guidance_scale": None, "scheduler": None}
+        for name, folder, steps in (("student", tmp_path / "student", None), ("teacher_1", stored_teacher, 1))
+    ]
+    score = {"pipelines": rows, "captions": str(tmp_path / "captions.txt"), "images_per_caption": 2}
+    run_pipeline("score", {"data": str(tmp_path / "data"), "score": score})
+    table = pd.read_csv(newest(tmp_path / "data", "08_reporting/score.csv")).set_index("method")
+    assert table["images"].to_dict() == {"student": 4, "teacher_1": 4}
+    assert table["saturation"].notna().all()
+    assert table.loc["student", "saturation"] != table.loc["teacher_1", "saturation"]
+    comparisons = pd.read_csv(newest(tmp_path / "data", "08_reporting/score_comparisons.csv")).set_index("metric")
+    assert pd.notna(comparisons.loc["saturation", "difference"])  # same captions, same seeds
 
 
 def test_nothing_to_score_is_one_line(run_pipeline, tmp_path):
