@@ -15,12 +15,17 @@ WILDCARDS = "*?[]"
 
 
 class CheckedConfigLoader(OmegaConfigLoader):
-    """Refuses an unknown environment, a file that is no YAML or holds a key twice, a folder that cannot be one."""
+    """Refuses a missing source, an unknown environment, broken YAML, a key that is there twice, and a bad folder."""
 
     def __init__(
         self, conf_source: str, env: str | None = None, runtime_params: dict[str, Any] | None = None, **arguments: Any
     ) -> None:
         source, base, default = Path(conf_source), arguments.get("base_env"), arguments.get("default_run_env")
+        if "://" not in str(conf_source) and not source.exists():
+            raise ValueError(
+                f"there is no configuration {source}; run this in the folder of the project, or say where its conf is: "
+                "--conf-source=FOLDER"
+            )
         if source.is_dir():  # and no archive
             known = sorted(path.name for path in source.iterdir() if path.is_dir())
             if env is not None and env not in known:
