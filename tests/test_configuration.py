@@ -136,11 +136,17 @@ def test_runners_that_break_models(conf, runner):
     assert f"{runner} cannot run these pipelines" in refusal(conf, runner=getattr(runners, runner)())
 
 
-def test_mistyped_names_in_load_versions(conf):
-    version = {"techer_samples": "2026-01-01T00.00.00.000Z"}
-    assert "unknown dataset in --load-versions 'techer_samples'; did you mean 'teacher_samples'?" in refusal(
-        conf, load_versions=version
-    )
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("techer_samples", "did you mean 'teacher_samples'?"),  # a factory of the catalog takes it
+        ("student.stage_noe", "did you mean 'student.stage_one'?"),  # none does
+        ("zzz", "known: "),
+    ],
+)
+def test_mistyped_names_in_load_versions(conf, name, message):
+    refused = refusal(conf, load_versions={name: "2026-01-01T00.00.00.000Z"})
+    assert refused.startswith(f"unknown dataset in --load-versions {name!r}; {message}")
 
 
 def test_an_input_that_another_pipeline_makes(conf):

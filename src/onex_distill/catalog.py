@@ -12,6 +12,8 @@ from kedro.framework.context import CatalogCommandsMixin
 from kedro.io import DataCatalog
 from kedro.io.core import AbstractDataset, AbstractVersionedDataset, generate_timestamp
 
+from onex_distill.hooks.registered import all_pipelines
+from onex_distill.parameters import unknown_name
 from onex_distill.storage.files import sync_tree
 from onex_distill.storage.versions import VERSION, version_after
 
@@ -34,7 +36,11 @@ class OrderedCatalog(DataCatalog, CatalogCommandsMixin):
         save_version: str | None = None,
         validation_enabled: bool = True,
     ) -> DataCatalog:
-        """As in Kedro, with a save version later than every version on disk."""
+        """As in Kedro, with a save version later than every version on disk.
+
+        Raises ValueError for a name in ``load_versions`` that no pipeline has, which a factory would take.
+        """
+        check_load_versions(load_versions or {})
         version = save_version or generate_timestamp()
         newest = newest_version(catalog or {})
         if newest is not None and version <= newest:
@@ -50,6 +56,16 @@ class OrderedCatalog(DataCatalog, CatalogCommandsMixin):
                 super().save(ds_name, data)
         else:
             super().save(ds_name, data)
+
+
+def check_load_versions(load_versions: dict[str, str]) -> None:
+    """Raise ValueError for a name that is no dataset of any pipeline."""
+    if not load_versions:
+        return
+    known = {name for pipeline in all_pipelines().values() for name in pipeline.datasets() if ":" not in name}
+    for name in load_versions:
+        if name not in known:
+            raise ValueError(unknown_name("dataset in --load-versions", name, known))
 
 
 @contextmanager

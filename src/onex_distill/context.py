@@ -3,19 +3,31 @@
 from typing import Any
 
 from kedro.framework.context import KedroContext
+from kedro.io import CatalogProtocol, DataCatalog
+
+DEFAULT = "__default__"
 
 
 class LightContext(KedroContext):
     """Kedro reads the types of every node to check parameters, also for a catalog that is only listed or drawn.
 
-    Here the catalog of a run has checked parameters, as in Kedro, and so has ``params``; a catalog made for no run
-    holds them as they are in conf.
+    Here the catalog of a run, which has a version to save as, has checked parameters, as in Kedro, and so has
+    ``params``; a catalog made for no run holds them as they are in conf. A run without the name of a pipeline is
+    checked for the default one.
     """
 
-    def _get_parameters(self) -> dict[str, Any]:
-        self._unchecked = self._pipelines_to_validate is None
+    def _get_catalog(
+        self,
+        catalog_class: type = DataCatalog,
+        save_version: str | None = None,
+        load_versions: dict[str, str] | None = None,
+    ) -> CatalogProtocol[Any, Any]:
+        self._unchecked = save_version is None
+        if not self._unchecked and self._pipelines_to_validate is None:
+            self._pipelines_to_validate = [DEFAULT]
         try:
-            return super()._get_parameters()
+            catalog: CatalogProtocol[Any, Any] = super()._get_catalog(catalog_class, save_version, load_versions)
+            return catalog
         finally:
             self._unchecked = False
 

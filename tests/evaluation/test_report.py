@@ -64,6 +64,13 @@ def test_without_a_null_row_there_is_no_floor_and_without_aims_no_judgement(metr
     assert "aim" not in text
 
 
+def test_the_student_may_be_named_by_its_key(metrics):
+    named = metrics.replace("student", "fractional_1.50")
+    given = contents(metrics)
+    renamed = given.measurements.replace({"method": {"student": "fractional_1.50"}})
+    assert "fractional_1.50 makes an image" in page(given._replace(metrics=named, measurements=renamed), params())
+
+
 def test_a_student_without_a_row_is_named(metrics):
     with pytest.raises(ValueError, match=r"report\.student 'other' is no row; rows: teacher, teacher_null, student"):
         verdict(metrics, "teacher", None, params(student="other"))

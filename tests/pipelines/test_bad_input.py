@@ -145,3 +145,11 @@ def test_unknown_pipeline_is_one_line(tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert "Did you mean" in result.output
     assert "distill" in result.output
+
+
+def test_a_run_without_the_name_of_a_pipeline_checks_parameters_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    arguments = ["run", "--env=test", "--to-nodes=prepare_prompts", f"--params=data={tmp_path}"]
+    result = CliRunner().invoke(cli, arguments, obj=bootstrap_project(PROJECT))
+    assert result.exit_code == 0, result.output
+    assert list(tmp_path.rglob("*.parquet"))

@@ -62,11 +62,14 @@ def test_to_the_cotrained_student(run_pipeline, tmp_path, env, band):
 
 
 @pytest.mark.parametrize(("env", "num_layers"), [("base", 12), ("sd3_medium", 24), ("sd35_large", 38)])
-def test_fractional_methods_are_named_by_what_they_cost(env, num_layers):
+def test_fractional_methods_are_named_by_what_their_bands_cost(env, num_layers):
     bootstrap_project(PROJECT)
     with KedroSession.create(project_path=PROJECT, env=env) as session:
         tree = session.load_context().params
     for namespace in ("fractional_167", "fractional_175"):
         (bands,) = tree[namespace]["cotraining"].candidates
         nfe = effective_nfe(reuse_after_first(bands, 2), num_layers)
-        assert tree["methods"][namespace].name == f"fractional_{nfe:.2f}"
+        assert tree["methods"][namespace].named(bands, num_layers).name == f"fractional_{nfe:.2f}"
+        other = tree["methods"][namespace].named(((1, 1 + num_layers // 2),), num_layers)
+        assert other.name == "fractional_1.50"
+    assert tree["report"].student in tree["methods"]

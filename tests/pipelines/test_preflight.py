@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -21,6 +22,8 @@ from kedro.validation.exceptions import ParameterValidationError
 from safetensors.torch import load_file, save_file
 
 from onex_distill.cli import readable
+from onex_distill.distill.cotraining.params import CotrainingParams
+from onex_distill.pipelines.preflight.checks import bands_are_current
 from support import PROJECT
 
 Change = Callable[[Path], None]
@@ -253,14 +256,69 @@ def assert_says(message: str, pattern: str) -> None:
     assert re.search(pattern, message), message
 
 
-def test_captions_that_a_metric_cannot_read_are_said_before_anything_is_trained(tmp_path, raw, caplog):
+@pytest.fixture
+def warnings(tmp_path: Path, raw: Path, caplog: pytest.LogCaptureFixture) -> Callable[..., str]:
+    """Start the main job on the copied inputs, up to its first node; what it warned of."""
     bootstrap_project(PROJECT)
+
+    def start(**params: Any) -> str:
+        runtime = {"data": str(tmp_path / "data"), "raw": str(raw), **params}
+        with KedroSession.create(project_path=PROJECT, env="test", runtime_params=runtime) as session:
+            session._hook_manager.register(Recorder())
+            with caplog.at_level("WARNING"), pytest.raises(AssertionError, match="was started"):
+                session.run(pipeline_names=["distill"])
+        return caplog.text
+
+    return start
+
+
+def test_captions_that_a_metric_cannot_read_are_said_before_anything_is_trained(warnings, raw):
     texts = [f"a photograph of cat number {number}" for number in range(100)]
     pd.DataFrame({"text": texts}).to_parquet(raw / "shapes_captions.parquet")
-    runtime = {"data": str(tmp_path / "data"), "raw": str(raw)}
-    with KedroSession.create(project_path=PROJECT, env="test", runtime_params=runtime) as session:
-        session._hook_manager.register(Recorder())
-        with caplog.at_level("WARNING"), pytest.raises(AssertionError, match="was started"):
-            session.run(pipeline_names=["distill"])
-    assert "alignment and entropy stay empty" in caplog.text
-    assert "of 9 captions do not, such as 'a photograph of cat number" in caplog.text
+    said = warnings()
+    assert "alignment and entropy stay empty" in said
+    assert "of 9 captions do not, such as 'a photograph of cat number" in said
+
+
+ABSENT = {"hub": "huggingface", "location": "facebook/dinov2-large", "revision": "47b7", "files": [{"name": "x.st"}]}
+SCORERS = [
+    {"kind": "shapes", "name": "shapes", "location": "data/01_raw/evaluator"},
+    {"kind": "pixels", "name": "pixels"},
+    {"kind": "dinov2", "name": "dino", "weights": ABSENT},
+]
+
+
+def test_scorers_that_are_not_there_are_said_before_anything_is_trained(warnings, tmp_path):
+    scorers = {"networks": SCORERS, "folder": str(tmp_path / "scorers")}
+    said = warnings(scorers=scorers, metrics={"dinov2_distance": {"features": "dino.features"}})
+    assert "the scorer dino gives no features; dinov2_distance will be empty: " in said
+    assert "x.st is missing; `kedro run --pipelines=fetch_scorers` downloads it from facebook/dinov2-large" in said
+    assert "the scorer shapes" not in said
+    assert "the scorer pixels" not in said
+
+
+def test_the_scorers_of_the_test_world_are_there(warnings):
+    assert "the scorer" not in warnings()
+
+
+def test_a_metric_of_no_scorer_is_refused(refusal):
+    message = refusal({"metrics": {"fid": {"features": "shaps.features"}}})
+    assert message == "metrics.fid.features names an unknown network 'shaps'; did you mean 'shapes'?"
+
+
+def test_a_description_of_other_bands_than_those_to_be_trained_is_refused():
+    params = CotrainingParams.model_construct(candidates=(((1, 7),),))
+
+    def check(described: list[list[list[int]]]) -> None:
+        planned = SimpleNamespace(
+            inputs=["fractional_167.band", "teacher"],
+            parameters=lambda kind: [("fractional_167.cotraining", params)],
+            catalog=SimpleNamespace(load=lambda name: {"candidates": described}),
+        )
+        bands_are_current(planned)  # type: ignore[arg-type]
+
+    check([[[1, 7]]])
+    with pytest.raises(
+        ValueError, match=r"fractional_167\.band describes \[\[\[1, 5\]\]\], but .* is \[\[\[1, 7\]\]\]"
+    ):
+        check([[[1, 5]]])

@@ -30,7 +30,7 @@ class KnownNamesHook:
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
-        """Raise ValueError for a parameter, a dataset to load or a runner that no pipeline takes."""
+        """Raise ValueError for a parameter or a runner that no pipeline takes."""
         for runner in RUNNERS:
             if runner in run_params["runner"]:
                 raise ValueError(
@@ -44,10 +44,6 @@ class KnownNamesHook:
         for path in _leaves(typed):
             if not any(path == name or path.startswith(f"{name}.") for name in known):
                 raise ValueError(unknown_name("parameter", path, known) + self._place(path))
-        datasets = {name for pipeline in everything for name in pipeline.datasets() if ":" not in name}
-        for name in run_params["load_versions"] or {}:
-            if name not in datasets:
-                raise ValueError(unknown_name("dataset in --load-versions", name, datasets))
 
     def _place(self, path: str) -> str:
         """The file that holds a parameter, if one does."""

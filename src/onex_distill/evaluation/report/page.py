@@ -65,6 +65,7 @@ def page(contents: Contents, params: ReportParams) -> str:
     """The whole page; names and captions are escaped. Raises ValueError when the student has no row."""
     keys = contents.measurements.drop_duplicates("key").set_index("key")["method"]
     metrics = contents.metrics
+    params = params.model_copy(update={"student": str(keys.get(params.student, params.student))})
     teacher, null = str(keys.get(REFERENCE, metrics["method"].iloc[0])), keys.get(NULL)
     sentences = verdict(metrics, teacher, null, params)
     banner = '<p class="banner" role="alert">Made at test sizes: no number on this page means anything.</p>'

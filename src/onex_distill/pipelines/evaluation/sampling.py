@@ -67,9 +67,13 @@ def sample_fractional(
     compute: ComputeParams,
     runs: Path,
 ) -> Samples:
-    """Samples of a student that reuses bands: those of the method's budget, or the first that it was trained for."""
+    """Samples of a student that reuses bands: those of the method's budget, or the first that it was trained for.
+
+    ``{nfe}`` in the method's name becomes what these bands, which were trained, cost.
+    """
     candidates = Compensation.load_candidates(compensation.path)
     bands = candidates[0]
     if method.nfe is not None:
         bands = plan_for_budget(method.nfe, candidates, inputs.teacher.num_layers, method.steps).bands
+    method = method.named(bands, inputs.teacher.num_layers)
     return Sampler(inputs, plan, compute).sample(transformer, method, runs, compensation, bands)
