@@ -52,7 +52,7 @@ def test_a_bare_run_is_distill():
 def test_distill_needs_nothing_but_the_committed_inputs():
     bootstrap_project(PROJECT)
     free = {name for name in pipelines["distill"].inputs() if not name.startswith("params:")}
-    assert free == {"captions", "teacher", "recogniser", "runs"}
+    assert free == {"captions", "evaluation_captions", "parameters", "teacher", "recogniser", "runs"}
 
 
 @pytest.mark.parametrize("name", NAMES)
