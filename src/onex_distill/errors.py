@@ -7,3 +7,7 @@ class Interrupted(RuntimeError):
 
 class RankError(RuntimeError):
     """A rank died, and was not or no longer restarted."""
+
+
+# What a user can mend: told in one line, and not tried again by a restart of the ranks.
+USER_ERRORS = (ValueError, FloatingPointError, MemoryError, OSError)

@@ -8,17 +8,9 @@ import click
 from kedro.io.core import DatasetError
 from kedro.validation.exceptions import ParameterValidationError
 
-from onex_distill.errors import Interrupted, RankError
+from onex_distill.errors import USER_ERRORS, Interrupted, RankError
 
-USER_ERRORS = (
-    DatasetError,
-    ParameterValidationError,
-    ValueError,
-    FloatingPointError,
-    MemoryError,
-    OSError,
-    RankError,
-)
+ONE_LINE = (*USER_ERRORS, DatasetError, ParameterValidationError, RankError)
 WRAPPED = "Failed while "  # how Kedro begins its own message
 TRACEBACK_VARIABLE = "ONEX_TRACEBACK"
 
@@ -36,7 +28,7 @@ class OneLineErrors(click.Command):
         """Run the command; set ONEX_TRACEBACK=1 to see where an error came from."""
         try:
             return super().invoke(ctx)
-        except USER_ERRORS as error:
+        except ONE_LINE as error:
             if os.environ.get(TRACEBACK_VARIABLE):
                 raise
             raise click.ClickException(f"{readable(error)} ({TRACEBACK_VARIABLE}=1 shows the traceback)") from error

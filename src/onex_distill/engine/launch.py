@@ -22,12 +22,12 @@ from onex_distill.engine.job import Job, execute, is_finished, locked, read_job,
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import STOP_FILE, Identity
 from onex_distill.engine.speed import check_speed
-from onex_distill.errors import Interrupted, RankError
+from onex_distill.errors import USER_ERRORS, Interrupted, RankError
 from onex_distill.storage.files import write_text
 
 logger = logging.getLogger(__name__)
 
-USER_ERRORS = {kind.__name__: kind for kind in (ValueError, FloatingPointError, MemoryError, OSError, Interrupted)}
+HOPELESS = {kind.__name__: kind for kind in (*USER_ERRORS, Interrupted)}  # that a restart would not mend
 SHUTDOWN_TIMEOUT = 600  # seconds that ranks have to save a checkpoint before they are killed
 JOB_FILE = "job.json"
 
@@ -97,16 +97,16 @@ def record_error(folder: Path, rank: int, error: BaseException) -> None:
 
 def is_hopeless(folder: Path) -> bool:
     """Whether a rank has failed with an error that no restart would mend."""
-    return any(record["kind"] in USER_ERRORS for record in _records(folder))
+    return any(record["kind"] in HOPELESS for record in _records(folder))
 
 
 def raise_recorded(folder: Path) -> None:
     """Raise the first error that no restart would mend, if there is one."""
-    hopeless = [record for record in _records(folder) if record["kind"] in USER_ERRORS]
+    hopeless = [record for record in _records(folder) if record["kind"] in HOPELESS]
     if hopeless:
         first = min(hopeless, key=lambda record: record["time"])
         where = "" if first["rank"] == 0 else f"rank {first['rank']}: "
-        raise USER_ERRORS[first["kind"]](where + first["message"])
+        raise HOPELESS[first["kind"]](where + first["message"])
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:

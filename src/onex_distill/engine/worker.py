@@ -9,9 +9,9 @@ from typing import NoReturn
 import torch.distributed as dist
 
 from onex_distill.engine.job import execute, read_job
-from onex_distill.engine.launch import USER_ERRORS, is_hopeless, record_error
+from onex_distill.engine.launch import is_hopeless, record_error
 from onex_distill.engine.ranks import Ranks
-from onex_distill.errors import Interrupted
+from onex_distill.errors import USER_ERRORS, Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def main(path: Path) -> int:
             record_error(job.folder, rank, error)
     except Exception as error:
         record_error(job.folder, rank, error)
-        if not isinstance(error, tuple(USER_ERRORS.values())):
+        if not isinstance(error, USER_ERRORS):
             logger.exception("Rank %d of %s failed.", rank, job.folder.name)
         return 1
     finally:
