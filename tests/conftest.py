@@ -1,5 +1,6 @@
 """Fixtures that every test may use: a Stable Diffusion 3 teacher small enough for milliseconds, and its prompts."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,15 @@ from onex_distill.storage.tensor_table import TensorTable
 pytest_plugins = ["training_fixtures"]
 
 CAPTIONS = ("the red solid circle", "a hollow blue square", "the green striped cross", "a filled pink triangle")
+
+
+def pytest_configure() -> None:
+    """Side by side (``-n``), every worker and what it starts computes with its share of the cores."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1 and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        torch.set_num_threads(threads)
 
 
 class PromptTables(NamedTuple):
