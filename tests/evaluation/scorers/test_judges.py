@@ -6,7 +6,17 @@ import pandas as pd
 import pytest
 import torch
 from torchvision.transforms import v2
-from transformers import BlipConfig, BlipForQuestionAnswering, YolosConfig, YolosForObjectDetection, YolosImageProcessor
+from transformers import (
+    BlipConfig,
+    BlipForQuestionAnswering,
+    RTDetrConfig,
+    RTDetrForObjectDetection,
+    RTDetrImageProcessor,
+    RTDetrResNetConfig,
+    YolosConfig,
+    YolosForObjectDetection,
+    YolosImageProcessor,
+)
 
 from onex_distill.evaluation.features import ScorersParams, extract_features
 from onex_distill.evaluation.measures import measure
@@ -146,11 +156,11 @@ def detector(tmp_path):
     case = {"tag": "single_object", "include": [{"class": "cat", "count": 1}], "prompt": "a photo of a cat"}
     (tmp_path / "cases.jsonl").write_text(json.dumps(case))
     params = DetectorParams(name="yolos", weights=files, colours=colours, cases=local(tmp_path, "cases.jsonl"))
-    return model, processor, load_network(params, tmp_path, CPU)
+    return model, processor, load_network(params, tmp_path, CPU), params
 
 
 def test_objects_are_those_that_transformers_finds(detector):
-    model, processor, network = detector
+    model, processor, network, _ = detector
     images = [photographs()[name] for name in ("chelsea.png", "coffee.png")]
     rows = network.features(images, ["a photo of a cat"] * 2)["objects"]
     assert network.features(images[:1], ["another"])["objects"].isnan().all()
@@ -166,6 +176,34 @@ def test_objects_are_those_that_transformers_finds(detector):
         assert found[:count, 1].tolist() == expected["labels"][order].tolist()
         torch.testing.assert_close(found[:count, 2:6], expected["boxes"][order])
         assert (found[count:] == -1).all()
+
+
+def test_the_kind_of_detector_that_real_models_name_has_all_its_weights_and_genevals_names(detector, tmp_path):
+    stages = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
+    widths = dict.fromkeys(("encoder_hidden_dim", "encoder_ffn_dim", "d_model", "decoder_ffn_dim"), 32)
+    config = RTDetrConfig(
+        backbone_config=RTDetrResNetConfig(**stages, out_features=["stage2", "stage3", "stage4"]),
+        **widths,
+        encoder_in_channels=[8, 16, 16],
+        decoder_in_channels=[32, 32, 32],
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        decoder_layers=2,
+        num_queries=10,
+        id2label={0: "cat", 1: "sofa"},
+    )
+    model = RTDetrForObjectDetection(config).eval()
+    model.save_pretrained(tmp_path / "rtdetr")
+    processor = RTDetrImageProcessor(size={"height": 64, "width": 64})
+    processor.save_pretrained(tmp_path / "rtdetr")
+    files = local(tmp_path / "rtdetr", "config.json", "preprocessor_config.json", "model.safetensors")
+    params = detector[3].model_copy(update={"weights": files})
+    network, image = load_network(params, tmp_path, CPU), photographs()["chelsea.png"]
+    inputs = processor([image], return_tensors="pt")
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, network.model(**inputs).logits)
+    notes = dict(params.notes({part: source.folder(tmp_path) for part, source in params.sources().items()}))
+    assert json.loads(notes["classes.json"]) == {"0": "cat", "1": "couch"}
 
 
 def test_rows_become_detections():
