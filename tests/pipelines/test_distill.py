@@ -31,6 +31,8 @@ def test_metrics_table_has_a_row_a_method_and_honest_costs(distilled):
     assert table.loc["fractional_1.67", "nfe"] == pytest.approx(2 - 4 / 12)
     assert table.loc["fractional_1.67", "nfe_flops"] > table.loc["fractional_1.67", "nfe"]
     assert table.loc["teacher_2x2", "nfe_flops"] == pytest.approx(4, rel=1e-3)
+    one = table["gflops_per_image"] / table["nfe_flops"]
+    assert one.tolist() == pytest.approx([one["teacher_2x2"]] * len(METHODS))  # the FLOPs of one evaluation
     assert math.isnan(table.loc["teacher_2x2", "fid"])
     measured = ["alignment", "diversity", "precision", "recall", "seconds_per_image"]
     assert table[measured].notna().all().all()

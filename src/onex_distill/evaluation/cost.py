@@ -38,29 +38,38 @@ def cost_of(
         bands: what the cache reuses after the first step.
 
     Returns:
-        ``method``, ``steps``, ``nfe`` (blocks counted) and ``nfe_flops`` (FLOPs counted, compensation included).
+        ``method``, ``steps``, ``nfe`` (blocks counted), ``nfe_flops`` (FLOPs counted, compensation included) and
+        ``gflops_per_image`` (of the same FLOPs; decoding is not among them).
     """
     network: SD3Transformer2DModel = transformer.build()
     plan = reuse_after_first(bands, method.steps)
     module = None if compensation is None else compensation.build()
     blocks = effective_nfe(plan, len(network.transformer_blocks))
+    flops = sampling_flops(network, plan, shift, embeddings, module, method)
     return {
         "method": method.name,
         "steps": method.steps,
         "nfe": blocks * (1 + method.guided_steps(shift) / method.steps),
-        "nfe_flops": evaluations_by_flops(network, plan, shift, embeddings, module, method),
+        "nfe_flops": flops / evaluation_flops(network, shift, embeddings),
+        "gflops_per_image": flops / 1e9,
     }
 
 
-def evaluations_by_flops(
+def evaluation_flops(network: SD3Transformer2DModel, shift: float, embeddings: TensorTable) -> int:
+    """FLOPs of one evaluation of a network on the meta device for one image."""
+    noise, prompts = _shapes(network, embeddings)
+    return flops_of(lambda: sample_latents(network, noise, step_sigmas(1, shift), prompts))
+
+
+def sampling_flops(
     network: SD3Transformer2DModel,
     plan: CachePlan,
     shift: float,
     embeddings: TensorTable,
     compensation: Compensation | None,
     method: MethodParams | None = None,
-) -> float:
-    """FLOPs of a sampling, compensation included, over those of one evaluation.
+) -> int:
+    """FLOPs of a sampling of one image, compensation included.
 
     Args:
         network: on the meta device.
@@ -71,20 +80,24 @@ def evaluations_by_flops(
         method: its guidance; none without it.
 
     Returns:
-        The number of evaluations that the FLOPs amount to.
+        The number of FLOPs.
     """
-    noise = torch.empty((1, *latent_shape(network)), device="meta")
-    prompts = PromptBatch(_shape_of(embeddings, "prompt_embeds"), _shape_of(embeddings, "pooled_prompt_embeds"))
-    one = flops_of(lambda: sample_latents(network, noise, step_sigmas(1, shift), prompts))
+    noise, prompts = _shapes(network, embeddings)
     sigmas, guidance = step_sigmas(plan.num_inference_steps, shift), None
     if method is not None and method.guidance_scale > 1:
         guidance = Guidance(method.guidance_scale, prompts, method.alpha)
     if compensation is None:
-        return flops_of(lambda: sample_latents(network, noise, sigmas, prompts, guidance)) / one
+        return flops_of(lambda: sample_latents(network, noise, sigmas, prompts, guidance))
     cache = BlockCache(network, plan, compensation).attach()
     whole = flops_of(lambda: sample_latents(network, noise, sigmas, prompts, guidance, cache.begin_step))
     cache.detach()
-    return whole / one
+    return whole
+
+
+def _shapes(network: SD3Transformer2DModel, embeddings: TensorTable) -> tuple[Tensor, PromptBatch]:
+    """One image's noise and prompt, without their values."""
+    noise = torch.empty((1, *latent_shape(network)), device="meta")
+    return noise, PromptBatch(_shape_of(embeddings, "prompt_embeds"), _shape_of(embeddings, "pooled_prompt_embeds"))
 
 
 def _shape_of(table: TensorTable, name: str) -> Tensor:

@@ -17,6 +17,7 @@ COLUMNS: dict[str, Column] = {
     "steps": Column("Steps", "", "", 0),
     "nfe": Column("Evaluations", "per image, by blocks", "lower", 2),
     "nfe_flops": Column("Evaluations", "per image, by FLOPs", "lower", 2),
+    "gflops_per_image": Column("GFLOPs", "per image, without decoding", "lower", 1),
     "seconds_per_image": Column("Time", "s per image", "lower", 4),
     "fid": Column("FID", "to the teacher", "lower", 2),
     "patch_fid": Column("Patch FID", "to the teacher", "lower", 2),

@@ -11,7 +11,7 @@ from onex_distill.cache.plan import Bands, as_bands, check_bands, effective_nfe
 from onex_distill.cache.reuse_error import mean_reuse_errors
 from onex_distill.distill.cotraining.cotrain import COMPENSATION
 from onex_distill.engine.compute import ComputeParams
-from onex_distill.evaluation.cost import evaluations_by_flops
+from onex_distill.evaluation.cost import evaluation_flops, sampling_flops
 from onex_distill.evaluation.features import extract_features
 from onex_distill.evaluation.inputs import SamplingInputs, StudyInputs
 from onex_distill.evaluation.params import MethodParams
@@ -103,8 +103,9 @@ def _blocks_to_skip(params: BandSearchParams, student: ModelFolder, inputs: Samp
     else:
         network = student.build()
         plain = Compensation(network.inner_dim, [plan.bands for plan in plans.values()], "identity")
+        one = evaluation_flops(network, teacher.shift, embeddings)
         costs = {
-            skipped: evaluations_by_flops(network, plan, teacher.shift, embeddings, plain)
+            skipped: sampling_flops(network, plan, teacher.shift, embeddings, plain) / one
             for skipped, plan in plans.items()
         }
     return blocks_to_skip(count, budget, costs, params.num_inference_steps)
