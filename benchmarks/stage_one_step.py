@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, cast
 import pandas as pd
 import torch
 from diffusers import SD3Transformer2DModel
-from kedro.config import OmegaConfigLoader
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -41,6 +40,7 @@ from onex_distill.models.prompts import read_prompts
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.models.velocity import predict_velocity
 from onex_distill.pretraining.architecture import ArchitectureParams, build_transformer
+from onex_distill.recipe import RecipeConfigLoader
 from onex_distill.storage.model_folder import ModelFolder, save_model
 from onex_distill.storage.tensor_table import TensorTable
 
@@ -234,7 +234,7 @@ def random_teacher(folder: Path, width: int, layers: int) -> ModelFolder:
 
 def configuration() -> dict[str, Any]:
     """The parameters of conf/base."""
-    loader = OmegaConfigLoader(str(PROJECT / "conf"), base_env="base", default_run_env="base")
+    loader = RecipeConfigLoader(str(PROJECT / "conf"), base_env="base", default_run_env="base")
     return loader["parameters"]
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+from hypothesis import Phase, settings
 
 from onex_distill.engine.randomness import seeded
 from onex_distill.models.prompts import PromptBatch, read_prompts
@@ -19,6 +20,10 @@ from onex_distill.storage.model_folder import save_model
 from onex_distill.storage.tensor_table import TensorTable
 
 pytest_plugins = ["training_fixtures"]
+
+# examples of large models would be made smaller for hours
+settings.register_profile("project", phases=(Phase.explicit, Phase.reuse, Phase.generate))
+settings.load_profile("project")
 
 CAPTIONS = ("the red solid circle", "a hollow blue square", "the green striped cross", "a filled pink triangle")
 

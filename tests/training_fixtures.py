@@ -317,6 +317,7 @@ def jobs(
                 "teacher": inputs.teacher,
                 "prompts": inputs.captions,
                 "max_sequence_length": architecture.max_tokens,
+                "dtype": "fp32",
                 "batch_size": 8,
             },
         ),

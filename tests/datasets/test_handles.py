@@ -21,6 +21,7 @@ def inputs(tmp_path):
         embeddings=TableFolder(path=tmp_path / "data/03_primary/embeddings"),
         empty=TableFolder(path=tmp_path / "data/03_primary/empty"),
         batch_size=3,
+        null_seed=7,
     )
 
 

@@ -41,7 +41,11 @@ class KnownNamesHook:
         used = {name for pipeline in everything for name in pipeline.inputs() if name.startswith("params:")}
         known = [*PATHS, *sorted(name.removeprefix("params:") for name in used)]
         typed = {**self._parameters, **run_params["runtime_params"]}
+        groups = {name.partition(".")[0] for name in known}
         for path in _leaves(typed):
+            group = path.partition(".")[0]
+            if group not in groups:
+                raise ValueError(unknown_name("parameter", group, groups) + self._place(path))
             if not any(path == name or path.startswith(f"{name}.") for name in known):
                 raise ValueError(unknown_name("parameter", path, known) + self._place(path))
 
