@@ -34,6 +34,6 @@ def test_two_processes_do_what_one_does(jobs, inputs, tmp_path, optimizer, shard
             load_file(folder / student / "diffusion_pytorch_model.safetensors") for folder in (alone, together)
         )
         assert expected.keys() == found.keys()
-        assert max(float((expected[name] - found[name]).abs().max()) for name in expected) <= 1e-5
+        assert max(float((expected[name] - found[name]).abs().max()) for name in expected) <= 2e-5  # a tenth of a step
     first, second = (pd.read_parquet(folder / "losses.parquet")["validation_distance"] for folder in (alone, together))
     pd.testing.assert_series_equal(first, second, rtol=1e-4)
