@@ -83,7 +83,7 @@ def test_missing_outputs_only_does_not_hide_a_changed_parameter(tmp_path):
     planned(tmp_path)
     planned(tmp_path, only_missing_outputs=True)
     with pytest.raises(
-        ValueError, match=r"would skip plan_evaluation, but evaluation_set\.captions was 9 and is 10; run"
+        ValueError, match=r"would skip prepare_prompts, but evaluation_set\.captions was 9 and is 10; run"
     ):
         planned(tmp_path, captions=10, only_missing_outputs=True)
     assert len(versions_of(tmp_path / "03_primary/evaluation_plan.parquet")) == 1
