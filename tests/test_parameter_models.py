@@ -243,7 +243,7 @@ def required(model: type[Params]) -> list[str]:
     return sorted(name for name, field in model.model_fields.items() if field.is_required())
 
 
-@pytest.mark.parametrize("model", filter(required, MODELS), ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", list(filter(required, MODELS)), ids=lambda model: model.__name__)
 @settings(deadline=None, max_examples=5)
 @given(data=st.data())
 def test_a_name_that_is_left_out_is_refused(model, data):
