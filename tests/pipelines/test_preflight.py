@@ -122,6 +122,8 @@ SCHEDULER = "scheduler/scheduler_config.json"
 LORA = {"transformer_blocks.0.attn.to_q.lora_A.weight": torch.zeros(4, 96)}
 
 FOLDERS = {
+    "missing evaluator": (remove("evaluator"), "the input evaluator is missing: .*evaluator does not exist"),
+    "evaluator without weights": (remove(f"evaluator/{WEIGHTS}"), "evaluator holds no weights"),
     "missing captions": (remove("shapes_captions.parquet"), "the input captions is missing .* does not exist"),
     "captions in UTF-16": (replace("shapes_captions.parquet", "text".encode("utf-16")), "cannot be read as .parquet"),
     "lost shard": (lose_a_shard, r"lacks the shard diffusion_pytorch_model-00002-of-0000.\.safetensors that"),
