@@ -33,7 +33,7 @@ from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import Run
 from onex_distill.flow.conversions import euler_step, renoise, velocity_to_x0
 from onex_distill.flow.guidance import guided_velocity, is_guided
-from onex_distill.flow.sigma_sampling import Window
+from onex_distill.flow.sigma_draws import Window
 from onex_distill.losses.distribution_matching import distribution_matching_loss
 from onex_distill.models.lora import LoraParams, add_lora
 from onex_distill.models.prompts import read_prompts

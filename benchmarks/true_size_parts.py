@@ -37,7 +37,7 @@ from onex_distill.engine.optimisation import OptimizerParams
 from onex_distill.engine.randomness import seeded
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import Run
-from onex_distill.evaluation.sampling_jobs import SamplingJob
+from onex_distill.evaluation.jobs import SamplingJob
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.storage.frame import store_frame
 from onex_distill.storage.model_folder import ModelFolder, save_model

@@ -31,7 +31,7 @@ from onex_distill.engine.optimisation import OptimizerParams
 from onex_distill.engine.randomness import seeded
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import EVENTS, Run
-from onex_distill.evaluation.sampling_jobs import SamplingJob
+from onex_distill.evaluation.jobs import SamplingJob
 from onex_distill.models.embedding import EmbeddingJob
 from onex_distill.models.lora import LoraParams
 from onex_distill.models.teacher import TeacherFolder

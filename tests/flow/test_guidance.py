@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from onex_distill.flow.guidance import guided_velocity, is_guided, on_axis
-from onex_distill.flow.sigma_sampling import sigma_grid
+from onex_distill.flow.sigma_draws import sigma_grid
 from onex_distill.flow.sigmas import shift_sigma
 
 SHIFT = 3.0

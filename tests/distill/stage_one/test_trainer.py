@@ -14,7 +14,7 @@ from onex_distill.engine.randomness import seeded
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import Run
 from onex_distill.flow.conversions import renoise
-from onex_distill.flow.sigma_sampling import Window
+from onex_distill.flow.sigma_draws import Window
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.sampling import sample_latents
 from onex_distill.models.velocity import predict_velocity

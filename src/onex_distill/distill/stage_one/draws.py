@@ -10,7 +10,7 @@ from torch import Tensor
 
 from onex_distill.distill.stage_one.params import StageOneParams
 from onex_distill.engine.randomness import generator
-from onex_distill.flow.sigma_sampling import Window, importance_weights, matching_window, sample_window_sigmas
+from onex_distill.flow.sigma_draws import Window, importance_weights, matching_window, sample_window_sigmas
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.prompts import PromptBatch
 

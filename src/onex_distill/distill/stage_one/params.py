@@ -10,7 +10,7 @@ from onex_distill.distill.stage_one.watching import WatchParams
 from onex_distill.engine.loop import LoopParams
 from onex_distill.engine.optimisation import OptimizerParams
 from onex_distill.flow.guidance import Axis
-from onex_distill.flow.sigma_sampling import PRESETS, Knots, MatchedLatent, SigmaRange
+from onex_distill.flow.sigma_draws import PRESETS, Knots, MatchedLatent, SigmaRange
 from onex_distill.models.lora import LoraParams
 from onex_distill.parameters import Params, Seed
 

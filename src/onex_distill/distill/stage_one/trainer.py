@@ -29,7 +29,7 @@ from onex_distill.engine.optimisation import Stepper
 from onex_distill.engine.run import Run
 from onex_distill.flow.conversions import euler_step, renoise, velocity_to_x0, x0_to_velocity
 from onex_distill.flow.guidance import is_guided
-from onex_distill.flow.sigma_sampling import Window, matching_window
+from onex_distill.flow.sigma_draws import Window, matching_window
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.losses.distribution_matching import distribution_matching_loss
 from onex_distill.models.noise import latent_shape

@@ -10,8 +10,8 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
 from onex_distill.evaluation.inputs import SamplingInputs
 from onex_distill.evaluation.measures import MetricsParams
+from onex_distill.evaluation.methods import Sampler
 from onex_distill.evaluation.params import MethodParams
-from onex_distill.evaluation.sampler import Sampler
 from onex_distill.evaluation.scored import ConfidenceParams, Scored
 from onex_distill.evaluation.scores import parts_of, score_set
 from onex_distill.evaluation.studies.ablation_params import VARIED, AblationParams, Setting

@@ -14,8 +14,8 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.cost import evaluation_flops, sampling_flops
 from onex_distill.evaluation.features import extract_features
 from onex_distill.evaluation.inputs import SamplingInputs, StudyInputs
+from onex_distill.evaluation.methods import Sampler
 from onex_distill.evaluation.params import MethodParams
-from onex_distill.evaluation.sampler import Sampler
 from onex_distill.evaluation.studies.params import BandSearchParams
 from onex_distill.storage.model_folder import ModelFolder, save_model
 

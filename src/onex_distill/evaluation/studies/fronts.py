@@ -7,8 +7,8 @@ import pandas as pd
 from onex_distill.cache.compensation import Compensation
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.inputs import StudyInputs
+from onex_distill.evaluation.methods import SECONDS, Sampler
 from onex_distill.evaluation.params import MethodParams
-from onex_distill.evaluation.sampler import SECONDS, Sampler
 from onex_distill.storage.model_folder import ModelFolder
 
 COLUMNS = ["method", "bands", "nfe", "nfe_flops", "fid", "alignment", "diversity", SECONDS]

@@ -17,8 +17,8 @@ from onex_distill.distill.stage_two.refine import refine
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.inputs import SamplingInputs
 from onex_distill.evaluation.measures import MetricsParams, measure
+from onex_distill.evaluation.methods import Sampler
 from onex_distill.evaluation.params import MethodParams
-from onex_distill.evaluation.sampler import Sampler
 from onex_distill.evaluation.scored import ConfidenceParams, Scored
 from onex_distill.evaluation.scores import parts_of, score_set
 from onex_distill.evaluation.studies.recovery_params import RecoveryParams

@@ -10,7 +10,7 @@ from onex_distill.pipelines.precompute import create_conditions
 
 nodes = LazyModule("onex_distill.pipelines.evaluation.nodes")
 report = LazyModule("onex_distill.pipelines.evaluation.report")
-sampling = LazyModule("onex_distill.pipelines.evaluation.sampling")
+methods = LazyModule("onex_distill.pipelines.evaluation.methods")
 
 METHODS = ("teacher", "teacher_null", "teacher_alpha", "teacher_2", "stage_one_2", "stage_two_2", "fractional_167")
 LOSSES = {
@@ -38,7 +38,7 @@ def create_inputs() -> Pipeline:
     return create_conditions() + Pipeline(
         [
             Node(
-                sampling.gather_sampling_inputs,
+                methods.gather_sampling_inputs,
                 ["conditions", "params:evaluation"],
                 "sampling_inputs",
                 name="gather_sampling_inputs",
@@ -49,19 +49,19 @@ def create_inputs() -> Pipeline:
 
 def sample_student_node(method: str, transformer: str) -> Node:
     """Sample a transformer that runs every block."""
-    return _sampling_node(sampling.sample_student, method, [transformer])
+    return _sampling_node(methods.sample_student, method, [transformer])
 
 
 def sample_fractional_node(method: str) -> Node:
     """Sample a student with its block cache."""
     models = [f"{method}.student", f"{method}.compensation"]
-    return _sampling_node(sampling.sample_fractional, method, models)
+    return _sampling_node(methods.sample_fractional, method, models)
 
 
 def decode_teacher_node() -> Node:
     """Images of the precomputed teacher latents."""
     return Node(
-        sampling.decode_teacher,
+        methods.decode_teacher,
         ["sampling_inputs", "teacher_latents", "params:teacher_sampling", "params:compute", "runs"],
         ["teacher_samples", "teacher_cost"],
         name="decode_teacher",
@@ -79,9 +79,9 @@ def create_sampling() -> Pipeline:
     return Pipeline(
         [
             decode_teacher_node(),
-            _sampling_node(sampling.sample_null, "teacher_null", []),
-            _sampling_node(sampling.sample_teacher, "teacher_alpha", []),
-            _sampling_node(sampling.sample_teacher, "teacher_2", []),
+            _sampling_node(methods.sample_null, "teacher_null", []),
+            _sampling_node(methods.sample_teacher, "teacher_alpha", []),
+            _sampling_node(methods.sample_teacher, "teacher_2", []),
             sample_student_node("stage_one_2", "student.stage_one"),
             sample_student_node("stage_two_2", "student.stage_two"),
             sample_fractional_node("fractional_167"),

@@ -12,8 +12,8 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.features import ScorersParams
 from onex_distill.evaluation.inputs import CompensationSets, SamplingInputs, StudyInputs
 from onex_distill.evaluation.measures import MetricsParams
+from onex_distill.evaluation.methods import SECONDS
 from onex_distill.evaluation.params import MethodParams
-from onex_distill.evaluation.sampler import SECONDS
 from onex_distill.evaluation.scored import ConfidenceParams
 from onex_distill.evaluation.scores import Scoring
 from onex_distill.evaluation.studies import band_search, fronts, latency

@@ -8,7 +8,7 @@ import pandas as pd
 
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.evaluation.sampling_jobs import SamplingJob
+from onex_distill.evaluation.jobs import SamplingJob
 from onex_distill.models.conditions import Conditions
 from onex_distill.models.embedding import EmbeddingJob
 from onex_distill.models.online import Encoding, OnlineEmbeddings

@@ -11,7 +11,7 @@ from onex_distill.distill.stage_one.params import StageOneParams
 from onex_distill.distill.stage_one.trainer import StageOneJob
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.evaluation.sampling_jobs import DecodingJob
+from onex_distill.evaluation.jobs import DecodingJob
 from onex_distill.metrics.grids import image_grid
 from onex_distill.models.conditions import Conditions
 from onex_distill.models.teacher import TeacherFolder

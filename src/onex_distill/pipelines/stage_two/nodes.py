@@ -12,7 +12,7 @@ from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.distill.stage_two.refine import refine
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.evaluation.sampling_jobs import DecodingJob, SamplingJob
+from onex_distill.evaluation.jobs import DecodingJob, SamplingJob
 from onex_distill.models.conditions import Conditions
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.stage_two.params import ReferencesParams

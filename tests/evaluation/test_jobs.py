@@ -13,8 +13,8 @@ from onex_distill.engine.randomness import seeded
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import STOP_FILE
 from onex_distill.errors import Interrupted
-from onex_distill.evaluation import sampling_jobs as sampling
-from onex_distill.evaluation.sampling_jobs import DecodingJob, load_decoder
+from onex_distill.evaluation import jobs as sampling
+from onex_distill.evaluation.jobs import DecodingJob, load_decoder
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.noise import noise_from_seeds
 from onex_distill.models.prompts import read_prompts

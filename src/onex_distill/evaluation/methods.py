@@ -11,8 +11,8 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
 from onex_distill.evaluation.cost import cost_of
 from onex_distill.evaluation.inputs import SamplingInputs
+from onex_distill.evaluation.jobs import DecodingJob, SamplingJob
 from onex_distill.evaluation.params import MethodParams
-from onex_distill.evaluation.sampling_jobs import DecodingJob, SamplingJob
 from onex_distill.storage.frame import store_frame
 from onex_distill.storage.image_table import ImageTable
 from onex_distill.storage.model_folder import ModelFolder

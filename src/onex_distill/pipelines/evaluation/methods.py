@@ -8,8 +8,8 @@ from onex_distill.cache.compensation import Compensation
 from onex_distill.cache.plan import plan_for_budget
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.inputs import SamplingInputs
+from onex_distill.evaluation.methods import Sampler, Samples, decode
 from onex_distill.evaluation.params import EvaluationParams, MethodParams
-from onex_distill.evaluation.sampler import Sampler, Samples, decode
 from onex_distill.models.conditions import Conditions
 from onex_distill.pipelines.precompute.params import TeacherSamplingParams
 from onex_distill.storage.model_folder import ModelFolder

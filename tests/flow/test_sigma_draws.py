@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from onex_distill.flow.sigma_sampling import (
+from onex_distill.flow.sigma_draws import (
     PRESETS,
     Window,
     importance_weights,
