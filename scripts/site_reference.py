@@ -41,8 +41,8 @@ def parameters() -> str:
     parts = [
         "# Parameters",
         "Every group of parameters, as `conf/base` has it. The type says what is accepted; anything else, a mistyped "
-        "name or a value out of range ends a run before its first node, in one line. On the command line a parameter is set "
-        "by its dotted name: `kedro run --params=student.stage_one.guidance.alpha=0.8`.",
+        "name or a value out of range ends a run before its first node, in one line. On the command line a parameter "
+        "is set by its dotted name: `kedro run --params=student.stage_one.guidance.alpha=0.8`.",
     ]
     for model, names in sorted(known.items(), key=lambda item: (not item[1], item[1][:1], item[0].__name__)):
         parts.append(f"## {model.__name__}")
