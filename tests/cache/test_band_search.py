@@ -1,11 +1,10 @@
 from itertools import pairwise
 
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onex_distill.cache.band_search import blocks_to_skip, plans_by_blocks, predict_damage, sets_of_bands
+from onex_distill.cache.band_search import blocks_to_skip, plans_by_blocks, sets_of_bands
 from onex_distill.cache.plan import check_bands, effective_nfe, plan_for_budget, reuse_after_first
 
 
@@ -69,17 +68,3 @@ def test_the_sets_are_all_that_there_are(skipped, num_layers, max_bands):
         check_bands(bands, num_layers)
         assert all(first[1] < second[0] for first, second in pairwise(bands))
         assert effective_nfe(reuse_after_first(bands, 2), num_layers) == pytest.approx(2 - skipped / num_layers)
-
-
-def test_damage_adds_up_over_bands_and_is_the_mean_over_streams():
-    errors = pd.DataFrame(
-        {
-            "block": [1, 1, 3, 3, 1, 1],
-            "stop": [2, 2, 4, 4, 3, 3],
-            "stream": ["text", "image"] * 3,
-            "damage": [0.1, 0.3, 0.5, 0.7, 0.4, 0.6],
-        }
-    )
-    table = predict_damage(errors, [((1, 2), (3, 4)), ((1, 3),)])
-    assert table["bands"].tolist() == [((1, 3),), ((1, 2), (3, 4))]
-    assert table["predicted"].tolist() == pytest.approx([0.5, 0.8])

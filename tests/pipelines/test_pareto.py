@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -86,6 +87,12 @@ def test_the_search_compares_promising_fixed_and_random_bands(data):
     assert sorted(table["rank"])[:2] == [1, 2]
     assert table[["fid", "alignment", "diversity"]].notna().all(axis=None)
     assert table["fid"].is_monotonic_increasing
+    ranks = table[["predicted", "fid"]].rank()
+    expected = np.corrcoef(ranks["predicted"], ranks["fid"])[0, 1]
+    assert table["rank_correlation"].tolist() == pytest.approx([expected] * len(table))
+    figure = read_json(newest(data, "08_reporting/band_search_plot.json"))
+    assert sum(len(marks.x) for marks in figure.data) == len(table)
+    assert figure.layout.title.text == f"rank correlation {expected:.2f}"
     assert table["nfe"].tolist() == pytest.approx([5 / 3] * len(table))
     assert table["nfe_flops"].tolist() == pytest.approx([5 / 3] * len(table), abs=0.02)
 

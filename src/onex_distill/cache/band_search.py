@@ -1,9 +1,7 @@
-"""Which sets of bands meet a budget, and which of them promise the least damage."""
+"""Which sets of bands meet a budget."""
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations, pairwise
-
-import pandas as pd
 
 from onex_distill.cache.plan import Bands, CachePlan, reuse_after_first
 
@@ -48,17 +46,6 @@ def sets_of_bands(skipped: int, num_layers: int, max_bands: int) -> list[Bands]:
         for lengths in _lengths(skipped, count)
         for starts, stops in _places(lengths, num_layers)
     ]
-
-
-def predict_damage(errors: pd.DataFrame, sets: list[Bands]) -> pd.DataFrame:
-    """Sets of bands with the damage that reuse errors predict, least first; columns ``bands`` and ``predicted``.
-
-    ``errors`` is what ``metrics.reuse.mean_reuse_errors`` makes for all these bands. A set's damage is the sum over its
-    bands of the mean over steps and streams: every band is taken to do harm on its own.
-    """
-    damage = errors.groupby(["block", "stop"])["damage"].mean()
-    table = pd.DataFrame({"bands": sets, "predicted": [sum(damage[band] for band in bands) for bands in sets]})
-    return table.sort_values("predicted", kind="stable", ignore_index=True)
 
 
 def _lengths(total: int, count: int) -> Iterator[tuple[int, ...]]:

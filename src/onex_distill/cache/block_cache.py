@@ -12,7 +12,7 @@ Shapes: B batch, N image tokens, L text tokens, D width; streams are text (B, L,
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -126,6 +126,11 @@ class BlockCache:
         # every step owns its lists: what the backward pass computes again must not reach a later step
         deltas = list(self.step.deltas) if self.step is not None else list(nothing)
         self.step = Step(self.plan.computes[step], inputs=nothing, deltas=deltas)
+
+    def resume(self, deltas: Sequence[Streams]) -> None:
+        """Go on as if a computing step had stored these residuals, one per band of the plan."""
+        nothing: list[Streams | None] = [None] * len(deltas)
+        self.step = Step(self.plan.computes[0], inputs=nothing, deltas=list(deltas))
 
     @contextmanager
     def during(self, step: Step | None) -> Iterator[None]:

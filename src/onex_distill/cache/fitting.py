@@ -47,14 +47,15 @@ def residual_loss(compensation: Compensation, forwards: Sequence[list[Streams]],
     errors = []
     for step in range(1, len(forwards)):
         for band in compensation.bands:
-            stored, true = _residual(forwards[0], band), _residual(forwards[step], band)
+            stored, true = band_residual(forwards[0], band), band_residual(forwards[step], band)
             sigma = sigmas[step].to(true[0].device).expand(len(true[0]))
             compensated = compensation(band, stored, forwards[step][band[0]], sigma)
             errors += [_relative_error(*streams) for streams in zip(compensated, true, strict=True)]
     return torch.stack(errors).mean()
 
 
-def _residual(entering: list[Streams], band: Band) -> Streams:
+def band_residual(entering: Sequence[Streams], band: Band) -> Streams:
+    """What a band adds to both streams in one forward, from the streams that enter each block."""
     before, after = entering[band[0]], entering[band[1]]
     return after[0] - before[0], after[1] - before[1]
 

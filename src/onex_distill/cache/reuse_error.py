@@ -1,9 +1,7 @@
 """Reuse error: how much what a block adds changes from one step to the next (paper, reuse error against block index).
 
 With r_k the residual (output - input) of a block or band in step k, the reuse error is |r_k - r_{k-1}| / |r_k|, norms
-over a stream's tokens and width: what plain caching of it alone would get wrong, relative to what it adds. The damage
-is the same change relative to the stream that the band leaves, |r_k - r_{k-1}| / |output_k|: a band that adds little
-can do little harm.
+over a stream's tokens and width: what plain caching of it alone would get wrong, relative to what it adds.
 
 Shapes: B batch, N image tokens, L text tokens, D width; streams are text (B, L, D) and image (B, N, D).
 """
@@ -64,12 +62,9 @@ class _Recorder:
         if now is None or before is None:
             return
         residual = now[1] - now[0]
-        change = (residual - (before[1] - before[0])).norm(dim=1)
+        errors = ((residual - (before[1] - before[0])).norm(dim=1) / residual.norm(dim=1)).tolist()
         place = {"step": self.step, "block": band[0], "stop": band[1], "stream": stream}
-        errors, damages = (change / residual.norm(dim=1)).tolist(), (change / now[1].norm(dim=1)).tolist()
-        self.rows += [
-            {**place, "reuse_error": error, "damage": damage} for error, damage in zip(errors, damages, strict=True)
-        ]
+        self.rows += [{**place, "reuse_error": error} for error in errors]
 
 
 def _ends(streams: list[Streams], band: Band, number: int) -> Ends:
@@ -94,7 +89,7 @@ def sampled_reuse_errors(
 
     Returns:
         Columns ``step`` (the later of two adjacent ones), ``block`` and ``stop`` (a half-open range of blocks),
-        ``stream``, ``reuse_error`` and ``damage``.
+        ``stream`` and ``reuse_error``.
 
     Raises:
         ValueError: A band cannot be skipped.
@@ -129,7 +124,7 @@ def mean_reuse_errors(
         batch_size: Samples at once.
 
     Returns:
-        ``reuse_error`` and ``damage`` per step, block, stop and stream.
+        ``reuse_error`` per step, block, stop and stream.
 
     Raises:
         ValueError: A band cannot be skipped.
@@ -141,4 +136,4 @@ def mean_reuse_errors(
         noise = noise_from_seeds(rows["noise_seed"], latent_shape(transformer)).to(transformer.device)
         prompts = read_prompts(embeddings, rows["prompt_row"].to_numpy(), transformer.device)
         parts.append(sampled_reuse_errors(transformer, noise, sigmas, prompts, bands))
-    return pd.concat(parts).groupby(KEYS)[["reuse_error", "damage"]].mean().reset_index()
+    return pd.concat(parts).groupby(KEYS)["reuse_error"].mean().reset_index()

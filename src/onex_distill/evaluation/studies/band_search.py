@@ -1,14 +1,14 @@
-"""The band search: damage predicted from reuse errors, then measured."""
+"""The band search: damage to the latents of a few samples predicts that to the images of the plan, then measured."""
 
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from onex_distill.cache.band_search import blocks_to_skip, plans_by_blocks, predict_damage, sets_of_bands
+from onex_distill.cache.band_search import blocks_to_skip, plans_by_blocks, sets_of_bands
 from onex_distill.cache.compensation import Compensation
+from onex_distill.cache.damage import mean_damage
 from onex_distill.cache.plan import Bands, as_bands, check_bands, effective_nfe
-from onex_distill.cache.reuse_error import mean_reuse_errors
 from onex_distill.distill.cotraining.cotrain import COMPENSATION
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.cost import evaluation_flops, sampling_flops
@@ -31,19 +31,17 @@ def predict_bands(
     skipped = _blocks_to_skip(params, student, inputs)
     sets = sets_of_bands(skipped, teacher.num_layers, params.max_bands)
     _check_fixed(params, skipped, teacher.num_layers)
-    bands = sorted({band for chosen in (*sets, params.fixed) for band in chosen})
     # spread over the plan, whose rows are grouped by caption
     rows = plan.iloc[:: max(1, len(plan) // params.images)].head(params.images)
-    errors = mean_reuse_errors(
+    table = mean_damage(
         student.load().eval(),
         embeddings,
         rows,
         teacher.shift,
         params.num_inference_steps,
-        bands,
+        list(dict.fromkeys([*sets, params.fixed])),
         inputs.batch_size,
     )
-    table = predict_damage(errors, list(dict.fromkeys([*sets, params.fixed])))
     return table.assign(bands=table["bands"].map(_lists))
 
 
@@ -69,7 +67,8 @@ def measure_bands(
 
     Returns:
         A row per set: ``choice`` says why it is there, ``rank`` counts from the least predicted damage, ``fid`` is the
-        distance to the uncached images.
+        distance to the uncached images, the measured damage, and ``rank_correlation`` Spearman's of both damages over
+        all rows, the same in each.
     """
     sampler = Sampler(study.sampling, plan, compute)
     chosen = _choose(predicted, params)
@@ -90,6 +89,7 @@ def measure_bands(
     scores = scores[[name for name in MEASURED if name in scores]]
     counts = pd.DataFrame(costs.values())[["method", "nfe", "nfe_flops"]]
     table = chosen.assign(method=[str(_lists(bands)) for bands in candidates]).merge(scores, on="method")
+    table = table.assign(rank_correlation=table["predicted"].corr(table["fid"], method="spearman"))
     return table.merge(counts, on="method").drop(columns="method").sort_values("fid", ignore_index=True)
 
 

@@ -12,8 +12,8 @@ class BandSearchParams(Params):
     """Bands that skip enough blocks for a budget, in at most ``max_bands`` separated runs.
 
     The budget is either ``nfe``, evaluations that count blocks, or ``nfe_flops``, evaluations that count FLOPs.
-    Damage is predicted from ``images`` samples; then plain caching of the ``measured`` most promising sets of bands is
-    measured, beside the ``fixed`` one and ``random`` ones.
+    Damage is predicted from the latents of ``images`` samples; then plain caching of the ``measured`` most promising
+    sets of bands is measured, beside the ``fixed`` one and ``random`` ones.
     """
 
     nfe: PositiveFloat | None

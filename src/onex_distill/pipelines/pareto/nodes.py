@@ -95,6 +95,22 @@ def measure_bands(
     return band_search.measure_bands(student, predicted, study, plan, params, compute, runs)
 
 
+def plot_band_search(table: pd.DataFrame) -> Figure:
+    """Measured against predicted damage, a mark per set of bands; the title says how well their ranks agree."""
+    labelled = table.assign(label=table["bands"].map(lambda bands: " ".join(f"{a}-{b - 1}" for a, b in bands)))
+    figure = px.scatter(
+        labelled,
+        x="predicted",
+        y="fid",
+        color="choice",
+        text="label",
+        title=f"rank correlation {table['rank_correlation'].iloc[0]:.2f}",
+        labels={"predicted": "predicted damage (latents)", "fid": "FID to the uncached images"},
+        height=500,
+    )
+    return figure.update_traces(textposition="top center")
+
+
 def plot_pareto(table: pd.DataFrame) -> Figure:
     """FID, alignment, diversity and latency against evaluations by FLOPs, a line per method."""
     measures = [name for name in ("fid", "alignment", "diversity", SECONDS) if name in table]

@@ -1,4 +1,4 @@
-"""students of distill -> dial and specialised students -> fronts -> pareto table; reuse errors -> band search."""
+"""students of distill -> dial and specialised students -> fronts -> pareto table; predicted damage -> band search."""
 
 from kedro.pipeline import Pipeline
 
@@ -45,6 +45,7 @@ def create_band_search() -> Pipeline:
                 "band_search_table",
                 name="measure_bands",
             ),
+            Node(nodes.plot_band_search, "band_search_table", "band_search_plot", name="plot_band_search"),
         ]
     )
 
