@@ -63,9 +63,9 @@ class Failing:
 
 KINDS = {  # every type of one file in conf/, and what it holds
     "json.JSONDataset": {"a": 1},
-    "text.TextDataset": "\u2028 text \u00e9",
-    "pandas.CSVDataset": pd.DataFrame({"a": [1, 2]}),
-    "pandas.ParquetDataset": pd.DataFrame({"a": [1, 2]}),
+    "onex_distill.datasets.DocumentDataset": "\u2028 text \u00e9",
+    "onex_distill.datasets.CsvTableDataset": pd.DataFrame({"a": [1, 2]}),
+    "onex_distill.datasets.TableDataset": pd.DataFrame({"a": [1, 2]}),
     "onex_distill.datasets.PreviewedImageDataset": Image.new("RGB", (2, 2)),
     "onex_distill.datasets.CaptionsDataset": pd.DataFrame({"text": ["a"]}),
 }
@@ -109,7 +109,9 @@ def test_a_save_that_fails_at_its_end_leaves_what_was_there(tmp_path, monkeypatc
     catalog.load("data")
 
 
-@pytest.mark.parametrize("kind", ["json.JSONDataset", "text.TextDataset", "pandas.CSVDataset"])
+@pytest.mark.parametrize(
+    "kind", ["json.JSONDataset", "onex_distill.datasets.DocumentDataset", "onex_distill.datasets.CsvTableDataset"]
+)
 def test_data_that_cannot_be_written_leaves_no_empty_version(tmp_path, kind):
     with pytest.raises((DatasetError, OSError, AttributeError, TypeError)):
         catalog_of(tmp_path, kind, NOW).save("data", Failing())

@@ -10,11 +10,11 @@ from onex_distill.evaluation.measures import COLUMNS
 from onex_distill.evaluation.params import ReportParams
 from onex_distill.evaluation.published import SOURCE, published_table
 from onex_distill.evaluation.report.charts import Point, lines, scatter
-from onex_distill.evaluation.report.grids import labelled_grid
 from onex_distill.evaluation.report.markdown import markdown
 from onex_distill.evaluation.report.page import Contents, page
 from onex_distill.evaluation.report.verdict import verdict
 from onex_distill.evaluation.tables import COMPARISON
+from onex_distill.metrics.labelled import labelled_grid
 
 
 def params(**changes):

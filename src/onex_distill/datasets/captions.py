@@ -13,6 +13,7 @@ from kedro_datasets._typing import TablePreview
 from pydantic import PositiveInt, ValidationError, model_validator
 
 from onex_distill.datasets.caption_files import COLUMNS, FORMATS, Row, bad_rows, read_rows, value_of
+from onex_distill.datasets.previews import rounded
 from onex_distill.parameters import Params
 from onex_distill.storage.files import absent
 from onex_distill.storage.prompt_table import SPLITS, fault_of
@@ -109,7 +110,7 @@ class CaptionsDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
 
     def preview(self, nrows: int = 10) -> TablePreview:
         """The first captions."""
-        return TablePreview(self.load().head(nrows).to_dict(orient="split"))
+        return rounded(self.load().head(nrows))
 
     @property
     def _filtered(self) -> bool:

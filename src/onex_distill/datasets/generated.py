@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
-from kedro_datasets._typing import TablePreview
+from kedro_datasets._typing import ImagePreview
+from PIL import Image
 
 from onex_distill.datasets.folder import FolderDataset
+from onex_distill.datasets.previews import captioned
 
 
 class GeneratedImagesDataset(FolderDataset):
@@ -20,7 +22,9 @@ class GeneratedImagesDataset(FolderDataset):
         """Copy the images of a run."""
         shutil.copytree(data, folder, dirs_exist_ok=True)
 
-    def preview(self, nrows: int = 10) -> TablePreview:
-        """The first images' names, captions and settings."""
-        records = pd.read_json(self.load() / "metadata.jsonl", lines=True, nrows=nrows)
-        return TablePreview(records.to_dict(orient="split"))
+    def preview(self, images: int = 8) -> ImagePreview:
+        """The first images with their captions."""
+        folder = self.load()
+        records = pd.read_json(folder / "metadata.jsonl", lines=True, nrows=images)
+        pictures = [Image.open(folder / name) for name in records["file_name"]]
+        return captioned(pictures, records["text"].tolist())

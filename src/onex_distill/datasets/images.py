@@ -1,7 +1,5 @@
 """Images as catalog entries that kedro viz shows."""
 
-import base64
-import io
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +7,9 @@ from typing import TYPE_CHECKING
 from kedro.io.core import DatasetError
 from kedro_datasets._typing import ImagePreview
 from kedro_datasets.pillow import ImageDataset
-from PIL import Image
 
 from onex_distill.datasets.folder import FolderDataset
+from onex_distill.datasets.previews import as_png, captioned, captions_of
 
 if TYPE_CHECKING:
     from onex_distill.storage.image_table import ImageTable
@@ -22,9 +20,7 @@ class PreviewedImageDataset(ImageDataset):
 
     def preview(self) -> ImagePreview:
         """The image as base64-encoded PNG."""
-        buffer = io.BytesIO()
-        self.load().save(buffer, format="PNG")
-        return ImagePreview(base64.b64encode(buffer.getvalue()).decode())
+        return as_png(self.load())
 
 
 class ImageTableDataset(FolderDataset):
@@ -44,14 +40,9 @@ class ImageTableDataset(FolderDataset):
         shutil.copytree(data.folder, folder, dirs_exist_ok=True)
 
     def preview(self, images: int = 8) -> ImagePreview:
-        """The first images side by side, as base64-encoded PNG."""
+        """The first images of different captions, with them, as base64-encoded PNG."""
         table = self.load()
-        pictures = table.pictures(range(min(images, len(table))))
-        strip = Image.new("RGB", (sum(picture.width for picture in pictures), max(p.height for p in pictures)))
-        left = 0
-        for picture in pictures:
-            strip.paste(picture, (left, 0))
-            left += picture.width
-        buffer = io.BytesIO()
-        strip.save(buffer, format="PNG")
-        return ImagePreview(base64.b64encode(buffer.getvalue()).decode())
+        index = table.index.reset_index(drop=True)
+        different = index.drop_duplicates("text") if "text" in index else index
+        rows = different.index[:images].to_numpy()
+        return captioned(table.pictures(rows), captions_of(index.loc[rows]))

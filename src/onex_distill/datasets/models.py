@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io.core import DatasetError, Version
+from kedro_datasets._typing import HTMLPreview
 
 from onex_distill.datasets.folder import FolderDataset
 from onex_distill.datasets.hub import download_teacher
+from onex_distill.datasets.previews import card
 
 if TYPE_CHECKING:
     from onex_distill.models.teacher import TeacherFolder
@@ -54,6 +56,10 @@ class ModelFolderDataset(FolderDataset):
             shutil.copytree(data.path, folder, dirs_exist_ok=True)
         else:
             save_model(data, folder)
+
+    def preview(self) -> HTMLPreview:
+        """A card: class, size, configuration, and the run that made it."""
+        return card(self.class_name, Path(self._get_load_path()))
 
     def _describe(self) -> dict[str, Any]:
         return {**super()._describe(), "class_name": self.class_name}
@@ -114,6 +120,10 @@ class TeacherDataset(FolderDataset):
         from onex_distill.storage.model_folder import save_model
 
         save_model(data, folder)
+
+    def preview(self) -> HTMLPreview:
+        """A card: class, size, configuration, and the run that made it."""
+        return card("diffusers.StableDiffusion3Pipeline", Path(self._get_load_path()))
 
     def _describe(self) -> dict[str, Any]:
         return {**super()._describe(), "hub_model": self.hub_model}

@@ -5,6 +5,9 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from kedro.io.core import AbstractDataset, DatasetError
+from kedro_datasets._typing import TablePreview
+
+from onex_distill.datasets.previews import runs_table
 
 
 class RunsFolderDataset(AbstractDataset[None, Path]):
@@ -29,6 +32,10 @@ class RunsFolderDataset(AbstractDataset[None, Path]):
     def save(self, data: None) -> None:
         """Refused: the engine writes its own checkpoints."""
         raise DatasetError("the runs folder is written by the training loop, not by a node")
+
+    def preview(self) -> TablePreview:
+        """The runs that are recorded, the newest first."""
+        return runs_table(self._filepath.parents[1])
 
     def _exists(self) -> bool:
         return True

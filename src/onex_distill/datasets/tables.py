@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kedro.io.core import DatasetError
-from kedro_datasets._typing import TablePreview
+from kedro_datasets._typing import ImagePreview, TablePreview
 
 from onex_distill.datasets.folder import FolderDataset
+from onex_distill.datasets.previews import captioned, captions_of, pictures_of, rounded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,5 +37,18 @@ class TensorTableDataset(FolderDataset):
 
     def preview(self, nrows: int = 10) -> TablePreview:
         """The first rows of the index."""
-        index: pd.DataFrame = self.load().index.head(nrows)
-        return TablePreview(index.to_dict(orient="split"))
+        index: pd.DataFrame = self.load().index
+        return rounded(index.head(nrows))
+
+
+class LatentTableDataset(TensorTableDataset):
+    """A table of latents or images; previewed by the first of different captions."""
+
+    def preview(self, images: int = 8) -> ImagePreview:
+        """Latents in the colours of their main components, images as they are, with captions."""
+        table = self.load()
+        index = table.index.reset_index(drop=True)
+        different = index.drop_duplicates("text") if "text" in index else index
+        rows = different.index[:images].to_numpy()
+        column = "image" if "image" in table.names else "latent"
+        return captioned(pictures_of(table.read(column, rows)), captions_of(index.loc[rows]))

@@ -4,7 +4,7 @@ import pandas as pd
 from PIL import Image
 
 from onex_distill.evaluation.report.columns import PRIMARY, described, number
-from onex_distill.evaluation.report.grids import labelled_grid
+from onex_distill.metrics.labelled import labelled_grid
 from onex_distill.storage.image_table import ImageTable
 
 

@@ -9,10 +9,10 @@ from plotly.graph_objects import Figure
 
 from onex_distill.evaluation.params import EvaluationParams, ReportParams
 from onex_distill.evaluation.report.extremes import extremes_grid
-from onex_distill.evaluation.report.grids import labelled_grid
 from onex_distill.evaluation.report.markdown import markdown
 from onex_distill.evaluation.report.page import Contents, page
 from onex_distill.evaluation.sets import SampleSets
+from onex_distill.metrics.labelled import labelled_grid
 
 
 def draw_sample_grid(samples: SampleSets, params: EvaluationParams) -> Image.Image:

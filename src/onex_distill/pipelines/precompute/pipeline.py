@@ -31,7 +31,7 @@ def create_resource_plan() -> Pipeline:
         _estimate(planning.estimate_cotraining, "fractional_167.cotraining", "teacher", "recogniser"),
     ]
     runs = ("reference.stage_one", "student.stage_one", "student.stage_two", "fractional_167.cotraining")
-    needs = {"prompt_embeddings": "embeddings_need", **{run: f"{run}_need" for run in runs}}
+    needs = {"prompt_embeddings": "embeddings_need", **{run: need_of(run) for run in runs}}
     return Pipeline(
         [
             *trainings,
@@ -112,4 +112,9 @@ def create_pipeline() -> Pipeline:
 def _estimate(function: LazyFunction, training: str, *models: str) -> Node:
     """The need of one training."""
     inputs = [*models, "params:text", f"params:{training}", "params:compute"]
-    return Node(function, inputs, f"{training}_need", name=f"estimate_{training.replace('.', '_')}")
+    return Node(function, inputs, need_of(training), name=f"estimate_{training.replace('.', '_')}")
+
+
+def need_of(training: str) -> str:
+    """The dataset of a training's need; without a dot, since kedro viz folds what is in a namespace into one."""
+    return f"{training.replace('.', '_')}_need"
