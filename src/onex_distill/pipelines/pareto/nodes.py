@@ -97,18 +97,16 @@ def measure_bands(
 
 def plot_band_search(table: pd.DataFrame) -> Figure:
     """Measured against predicted damage, a mark per set of bands; the title says how well their ranks agree."""
-    labelled = table.assign(label=table["bands"].map(lambda bands: " ".join(f"{a}-{b - 1}" for a, b in bands)))
-    figure = px.scatter(
-        labelled,
+    return px.scatter(
+        table.assign(bands=table["bands"].map(lambda bands: str([list(band) for band in bands]))),
         x="predicted",
         y="fid",
         color="choice",
-        text="label",
+        hover_name="bands",
         title=f"rank correlation {table['rank_correlation'].iloc[0]:.2f}",
         labels={"predicted": "predicted damage (latents)", "fid": "FID to the uncached images"},
         height=500,
-    )
-    return figure.update_traces(textposition="top center")
+    ).update_traces(marker_size=10)
 
 
 def plot_pareto(table: pd.DataFrame) -> Figure:
