@@ -8,6 +8,7 @@ function or class (in backticks) leads to the line of its definition.
 import ast
 import posixpath
 import re
+import shutil
 from pathlib import Path, PurePosixPath
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -15,6 +16,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 PROJECT = Path(__file__).parents[1]
+BUILT = PROJECT / "build"  # by kedro viz
 PROJECT_PAGES = {
     "ARCHITECTURE.md": "project/architecture.md",
     "CONTRIBUTING.md": "project/contributing.md",
@@ -55,6 +57,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"[{text}]({relative}{'#' + anchor if anchor else ''})"
 
     return LINK.sub(rewritten, markdown)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Put what ``kedro viz build`` has written beside the page on the lineage."""
+    if (BUILT / "index.html").is_file():
+        shutil.copytree(BUILT, Path(config.site_dir) / "lineage/graph", dirs_exist_ok=True)
 
 
 def linked_outside(file: File) -> list[str]:

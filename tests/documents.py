@@ -9,7 +9,7 @@ from support import PROJECT
 
 DOCUMENTS = sorted([PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PROJECT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
-INLINE = re.compile(r"`((?:kedro|onex-distill|python benchmarks/\S+|python -m onex_distill\S*) [^`]+)`")
+INLINE = re.compile(r"`((?:kedro|onex-distill|python (?:benchmarks|scripts)/\S+|python -m onex_distill\S*) [^`]+)`")
 PROGRAMS = ("kedro", "onex-distill", "python")
 
 

@@ -113,7 +113,8 @@ def test_a_model_is_a_card_with_the_run_that_made_it(tmp_path):
     name = "onex_distill.shapes.networks.ShapesReader"
     dataset = ModelFolderDataset(filepath=path.as_posix(), class_name=name, version=Version(None, VERSION))
     dataset.save(ShapesReader(channels=(8, 8), feature_dim=4))
-    text = dataset.preview()
+    text = dataset.preview().replace("\u02cd", "_")  # kedro viz makes italics of underscores
+    assert "_" not in dataset.preview()
     count = sum(parameter.numel() for parameter in ShapesReader(channels=(8, 8), feature_dim=4).state_dict().values())
     for part in (
         name,

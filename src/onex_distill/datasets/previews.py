@@ -91,7 +91,7 @@ def card(class_name: str, folder: Path) -> HTMLPreview:
     """Class, size, configuration and run of a folder of models, as a table."""
     rows = {"class": class_name, **weights_of(folder), **settings_of(folder), **run_of(folder)}
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows.items())
-    return HTMLPreview(f"<table>{cells}</table>")
+    return _literal(f"<table>{cells}</table>")
 
 
 def weights_of(folder: Path) -> dict[str, str]:
@@ -163,7 +163,12 @@ def body_of(document: str) -> HTMLPreview:
     if body is None:
         return HTMLPreview(document)
     bare = re.sub(r"<(style|script)\b.*?</\1>", "", body[1], flags=re.DOTALL)
-    return HTMLPreview("\n".join(line.strip() for line in bare.splitlines() if line.strip()))
+    return _literal(" ".join(line.strip() for line in bare.splitlines() if line.strip()))
+
+
+def _literal(html: str) -> HTMLPreview:
+    """HTML whose text has no underscores: kedro viz reads it as Markdown too, and would make italics of them."""
+    return HTMLPreview(html.replace("_", "\u02cd"))
 
 
 def _inputs(inputs: dict[str, str | None]) -> str:
