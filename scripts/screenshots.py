@@ -29,7 +29,6 @@ PICTURES = PROJECT / "docs/pictures"
 PORT, DEBUGGING = 4178, 9333
 SETTINGS = {"showFeatureHints": False, "view": "flowchart", "theme": "light"}  # of kedro viz, in the browser
 QUIET = "[class*=update-reminder], .feature-hints {display: none !important}"
-SHOW_CODE = "document.querySelector('input.pipeline-toggle-input')?.click()"
 PLACES = """(() => {  // of this machine are nobody's concern
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
   for (let node = walker.nextNode(); node; node = walker.nextNode()) node.data = node.data.replaceAll(%s, "")
@@ -44,7 +43,6 @@ DATASETS = {
     "viz_runs": "runs",
 }
 PANEL = ".pipeline-metadata__title"
-NODES = {"viz_code": "student.match_distribution"}
 
 
 def main() -> None:
@@ -63,7 +61,7 @@ def main() -> None:
         try:
             wait_for(f"http://127.0.0.1:{PORT}/api/main")
             photograph(page(), "viz_lineage", (1500, 1100), ".pipeline-node")
-            for name, node in {**DATASETS, **NODES}.items():
+            for name, node in DATASETS.items():
                 photograph(f"{page()}&sid={node_id(node)}", name, ready=PANEL)
         finally:
             os.killpg(server.pid, signal.SIGTERM)  # kedro viz serves from a child of its own
@@ -75,15 +73,12 @@ def page(pipeline: str = "distill") -> str:
 
 
 def node_id(name: str) -> str:
-    """What kedro viz calls a dataset or a node. Raises KeyError for a name that the main job does not have."""
+    """What kedro viz calls a dataset. Raises KeyError for a name that the main job does not have."""
     from kedro.framework.project import pipelines
     from kedro.framework.startup import bootstrap_project
 
     bootstrap_project(PROJECT)
     pipeline = pipelines["distill"]
-    nodes = {node.name: node for node in pipeline.nodes}
-    if name in nodes:
-        return str(kedro_viz.utils._hash(str(nodes[name])))
     if name not in pipeline.datasets():
         raise KeyError(name)
     return str(kedro_viz.utils._hash(name))
@@ -160,8 +155,6 @@ class Tab:
             time.sleep(0.5)
         style = f"document.head.insertAdjacentHTML('beforeend', '<style>{QUIET}</style>')"
         self._value(style)
-        time.sleep(2)
-        self._value(SHOW_CODE)
         time.sleep(8)  # for the preview, and what moves into its place
         self._value(PLACES % json.dumps(f"{PROJECT.as_posix().lstrip('/')}/"))
         return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
