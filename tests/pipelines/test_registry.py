@@ -1,6 +1,8 @@
 """The registry and the catalog fit together."""
 
+import ast
 import inspect
+import textwrap
 
 import pytest
 from kedro.framework.project import pipelines
@@ -65,16 +67,36 @@ def test_every_node_finds_its_function_and_may_call_it(name):
             inspect.signature(node.func).bind(*node.inputs)
 
 
-TRAINING = ("precompute", "stage_one", "stage_two", "cache_cotraining", "generate", "teacher")
-
-
-@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize("name", NAMES)
 def test_nodes_are_plain_functions_of_few_inputs(name):
     bootstrap_project(PROJECT)
     for node in pipelines[name].nodes:
         assert len(node.inputs) <= 7, f"{node.name}: {node.inputs}"
         assert inspect.isfunction(node.func), node.name
         assert "name" not in inspect.signature(node.func).parameters, node.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_input_that_only_orders_nodes_says_what_it_waits_for(name):
+    bootstrap_project(PROJECT)
+    for node in pipelines[name].nodes:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(node.func))))
+        read = {part.id for part in ast.walk(tree) if isinstance(part, ast.Name)}
+        arguments = inspect.signature(node.func).bind(*node.inputs).arguments if isinstance(node._inputs, list) else {}
+        waits = {argument: dataset for argument, dataset in arguments.items() if argument not in read}
+        assert all(argument.startswith("_after_") for argument in waits), f"{node.name}: {waits}"
+        assert not any(argument.startswith("_") for argument in set(arguments) - set(waits)), node.name
+        for argument, dataset in waits.items():
+            assert argument == f"_after_{dataset.rpartition('.')[2]}", node.name
+
+
+@pytest.mark.parametrize("env", ["base", "test", "sd3", "sd3_medium", "sd35_large"])
+def test_every_entry_of_the_catalog_has_a_layer(env):
+    bootstrap_project(PROJECT)
+    with KedroSession.create(project_path=PROJECT, env=env) as session:
+        catalog = session.load_context().config_loader["catalog"]
+    for name, entry in catalog.items():
+        assert name.startswith("_") or entry["metadata"]["kedro-viz"]["layer"], name
 
 
 def test_a_node_finds_the_folder_of_its_own_name(tmp_path):

@@ -51,7 +51,7 @@ def measure_front(
     return table[[column for column in COLUMNS if column in table and column != SECONDS]]
 
 
-def collect_fronts(latency: pd.DataFrame, fronts: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def collect_fronts(latency: pd.DataFrame, **fronts: pd.DataFrame) -> pd.DataFrame:
     """All methods in one table, a row per method and budget, with the seconds of each."""
     seconds = latency.set_index(["front", "bands"])[SECONDS]
     timed = [table.assign(**{SECONDS: table["bands"].map(seconds[front])}) for front, table in fronts.items()]

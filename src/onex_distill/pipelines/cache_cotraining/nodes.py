@@ -13,7 +13,7 @@ from onex_distill.distill.stage_two.inputs import AdversarialInputs
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.parameters import Params
-from onex_distill.pipelines.precompute.params import TextParams
+from onex_distill.pipelines.shared.params import TextParams
 from onex_distill.storage.model_folder import ModelFolder
 
 

@@ -3,7 +3,7 @@
 from kedro.pipeline import Pipeline
 
 from onex_distill.pipelines.lazy import LazyModule, Node
-from onex_distill.pipelines.stage_two import create_inputs
+from onex_distill.pipelines.shared import create_adversarial_inputs
 
 nodes = LazyModule("onex_distill.pipelines.cache_cotraining.nodes")
 
@@ -36,7 +36,7 @@ def create_cotraining(namespace: str) -> Pipeline:
         ]
     )
     shared = {"teacher", "cotraining_start", "adversarial_inputs", "runs"}
-    return create_inputs() + Pipeline(template, namespace=namespace, inputs=shared, parameters={"compute"})
+    return create_adversarial_inputs() + Pipeline(template, namespace=namespace, inputs=shared, parameters={"compute"})
 
 
 def create_export(namespace: str, name: str) -> Pipeline:

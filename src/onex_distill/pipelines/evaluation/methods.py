@@ -9,16 +9,10 @@ from onex_distill.cache.plan import plan_for_budget
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.inputs import SamplingInputs
 from onex_distill.evaluation.methods import Sampler, Samples, decode
-from onex_distill.evaluation.params import EvaluationParams, MethodParams
-from onex_distill.models.conditions import Conditions
-from onex_distill.pipelines.precompute.params import TeacherSamplingParams
+from onex_distill.evaluation.params import MethodParams
+from onex_distill.pipelines.shared.params import TeacherSamplingParams
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
-
-
-def gather_sampling_inputs(conditions: Conditions, params: EvaluationParams) -> SamplingInputs:
-    """What all methods share."""
-    return SamplingInputs(**dict(conditions), batch_size=params.batch_size, null_seed=params.null_seed)
 
 
 def decode_teacher(

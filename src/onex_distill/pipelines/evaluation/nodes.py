@@ -1,23 +1,15 @@
 """Nodes that score samples: features of each method, one node per metric, and the tables of all."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation import tables
-from onex_distill.evaluation.features import ScorersParams, extract_features
 from onex_distill.evaluation.measures import measure
 from onex_distill.evaluation.scored import ConfidenceParams, MetricParams
 from onex_distill.evaluation.sets import FeatureSets, SampleSets
 from onex_distill.storage.image_table import ImageTable
 from onex_distill.storage.tensor_table import TensorTable
-
-
-def extract(samples: ImageTable, params: ScorersParams, compute: ComputeParams, runs: Path) -> TensorTable:
-    """Rows of every network for every image, each decoded once."""
-    return extract_features(samples.handle, params, compute, runs)
 
 
 def gather_features(earlier: FeatureSets | None = None, **features: TensorTable) -> FeatureSets:

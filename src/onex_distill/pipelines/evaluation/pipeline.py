@@ -6,7 +6,7 @@ from kedro.pipeline import Pipeline
 
 from onex_distill.evaluation.families import FAMILIES, NAMES
 from onex_distill.pipelines.lazy import LazyFunction, LazyModule, Node
-from onex_distill.pipelines.precompute import create_conditions
+from onex_distill.pipelines.shared import create_sampling_inputs, extract_node
 
 nodes = LazyModule("onex_distill.pipelines.evaluation.nodes")
 report = LazyModule("onex_distill.pipelines.evaluation.report")
@@ -33,20 +33,6 @@ class Gathered(NamedTuple):
 MAIN = Gathered("gathered_features", "gathered_samples", "cost_table", "loss_table")
 
 
-def create_inputs() -> Pipeline:
-    """What all samplings share, as one dataset."""
-    return create_conditions() + Pipeline(
-        [
-            Node(
-                methods.gather_sampling_inputs,
-                ["conditions", "params:evaluation"],
-                "sampling_inputs",
-                name="gather_sampling_inputs",
-            )
-        ]
-    )
-
-
 def sample_student_node(method: str, transformer: str) -> Node:
     """Sample a transformer that runs every block."""
     return _sampling_node(methods.sample_student, method, [transformer])
@@ -66,12 +52,6 @@ def decode_teacher_node() -> Node:
         ["teacher_samples", "teacher_cost"],
         name="decode_teacher",
     )
-
-
-def extract_node(name: str) -> Node:
-    """Features of ``<name>_samples``."""
-    inputs = [f"{name}_samples", "params:scorers", "params:compute", "runs"]
-    return Node(nodes.extract, inputs, f"{name}_features", name=f"extract_{name}_features")
 
 
 def create_sampling() -> Pipeline:
@@ -196,4 +176,4 @@ def create_scoring(gathered: Gathered) -> Pipeline:
 
 def create_pipeline() -> Pipeline:
     """The graph of ``kedro run --pipelines=evaluation``."""
-    return create_inputs() + create_sampling() + create_gathering(METHODS, LOSSES, MAIN) + create_scoring(MAIN)
+    return create_sampling_inputs() + create_sampling() + create_gathering(METHODS, LOSSES, MAIN) + create_scoring(MAIN)

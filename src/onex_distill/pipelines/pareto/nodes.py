@@ -1,23 +1,17 @@
 """Nodes that measure students along their budgets, and the band search."""
 
-from pathlib import Path
-
 import pandas as pd
 import plotly.express as px
 from diffusers import SD3Transformer2DModel
 from plotly.graph_objects import Figure
 
 from onex_distill.cache.compensation import Compensation
-from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.features import ScorersParams
 from onex_distill.evaluation.inputs import CompensationSets, SamplingInputs, StudyInputs
 from onex_distill.evaluation.measures import MetricsParams
 from onex_distill.evaluation.methods import SECONDS
-from onex_distill.evaluation.params import MethodParams
 from onex_distill.evaluation.scored import ConfidenceParams
 from onex_distill.evaluation.scores import Scoring
-from onex_distill.evaluation.studies import band_search, fronts, latency
-from onex_distill.evaluation.studies.params import BandSearchParams, LatencyParams
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
@@ -40,59 +34,9 @@ def plain_caching(student: ModelFolder, dial: ModelFolder) -> Compensation:
     return Compensation(network.inner_dim, Compensation.load_candidates(dial.path), "identity")
 
 
-def measure_front(
-    student: ModelFolder,
-    compensation: ModelFolder,
-    study: StudyInputs,
-    plan: pd.DataFrame,
-    method: MethodParams,
-    compute: ComputeParams,
-    runs: Path,
-) -> pd.DataFrame:
-    """A row for every set of bands that the compensation was trained for."""
-    return fronts.measure_front(student, compensation, study, plan, method, compute, runs)
-
-
 def gather_compensations(**folders: ModelFolder) -> CompensationSets:
     """The compensations of all fronts."""
     return CompensationSets(folders=tuple(folders.items()))
-
-
-def time_fronts(
-    student: ModelFolder,
-    compensations: CompensationSets,
-    inputs: SamplingInputs,
-    plan: pd.DataFrame,
-    params: LatencyParams,
-    compute: ComputeParams,
-) -> pd.DataFrame:
-    """Median seconds per image of every front's sets of bands."""
-    return latency.time_fronts(student, compensations, inputs, plan, params, compute)
-
-
-def collect_fronts(latency: pd.DataFrame, **tables: pd.DataFrame) -> pd.DataFrame:
-    """All methods in one table, a row per method and budget."""
-    return fronts.collect_fronts(latency, tables)
-
-
-def predict_bands(
-    student: ModelFolder, inputs: SamplingInputs, plan: pd.DataFrame, params: BandSearchParams
-) -> pd.DataFrame:
-    """Every set of bands that meets the budget with its predicted damage."""
-    return band_search.predict_bands(student, inputs, plan, params)
-
-
-def measure_bands(
-    student: ModelFolder,
-    predicted: pd.DataFrame,
-    study: StudyInputs,
-    plan: pd.DataFrame,
-    params: BandSearchParams,
-    compute: ComputeParams,
-    runs: Path,
-) -> pd.DataFrame:
-    """Plain caching of the chosen bands against the same student without cache."""
-    return band_search.measure_bands(student, predicted, study, plan, params, compute, runs)
 
 
 def plot_band_search(table: pd.DataFrame) -> Figure:

@@ -1,14 +1,15 @@
-"""students of distill -> dial and specialised students -> fronts -> pareto table; predicted damage -> band search."""
+"""students and their compensations -> fronts -> pareto table; predicted damage -> band search."""
 
 from kedro.pipeline import Pipeline
 
-from onex_distill.pipelines.cache_cotraining import create_cotraining, create_export
-from onex_distill.pipelines.evaluation.pipeline import create_inputs
 from onex_distill.pipelines.lazy import LazyModule, Node
+from onex_distill.pipelines.shared import create_sampling_inputs
 
 nodes = LazyModule("onex_distill.pipelines.pareto.nodes")
+fronts = LazyModule("onex_distill.evaluation.studies.fronts")
+latency = LazyModule("onex_distill.evaluation.studies.latency")
+band_search = LazyModule("onex_distill.evaluation.studies.band_search")
 
-TRAINED = ("dial", "fractional_150", "fractional_183")
 MEASURED = ("dial", "fractional_150", "fractional_167", "fractional_183")
 
 
@@ -17,7 +18,7 @@ def measure_node(front: str, student: str) -> Node:
     name = f"measure_{front}"
     inputs = [student, f"{front}.compensation", "study_inputs", "evaluation_plan"]
     return Node(
-        nodes.measure_front, [*inputs, f"params:fronts.{front}", "params:compute", "runs"], f"{front}_front", name=name
+        fronts.measure_front, [*inputs, f"params:fronts.{front}", "params:compute", "runs"], f"{front}_front", name=name
     )
 
 
@@ -26,13 +27,13 @@ def create_band_search() -> Pipeline:
     return Pipeline(
         [
             Node(
-                nodes.predict_bands,
+                band_search.predict_bands,
                 ["cotraining_start", "sampling_inputs", "evaluation_plan", "params:band_search"],
                 "predicted_damage",
                 name="predict_bands",
             ),
             Node(
-                nodes.measure_bands,
+                band_search.measure_bands,
                 [
                     "cotraining_start",
                     "predicted_damage",
@@ -82,7 +83,7 @@ def create_fronts() -> Pipeline:
                 name="gather_compensations",
             ),
             Node(
-                nodes.time_fronts,
+                latency.time_fronts,
                 [
                     "cotraining_start",
                     "compensations",
@@ -95,7 +96,7 @@ def create_fronts() -> Pipeline:
                 name="time_fronts",
             ),
             Node(
-                nodes.collect_fronts,
+                fronts.collect_fronts,
                 {"latency": "latency_table", **{name: f"{name}_front" for name in names}},
                 "pareto_table",
                 name="collect_fronts",
@@ -106,7 +107,5 @@ def create_fronts() -> Pipeline:
 
 
 def create_pipeline() -> Pipeline:
-    """The graph of ``kedro run --pipelines=pareto``; it needs the results of ``distill`` on disk."""
-    training = sum((create_cotraining(name) for name in TRAINED), Pipeline([]))
-    graph = training + create_export("dial", "dial") + create_fronts() + create_band_search()
-    return create_inputs() + graph
+    """Fronts of trained students, and the band search."""
+    return create_sampling_inputs() + create_fronts() + create_band_search()

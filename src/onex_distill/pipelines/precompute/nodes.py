@@ -14,7 +14,7 @@ from onex_distill.models.embedding import EmbeddingJob
 from onex_distill.models.online import Encoding, OnlineEmbeddings
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.models.text import count_truncated
-from onex_distill.pipelines.precompute.params import (
+from onex_distill.pipelines.shared.params import (
     CaptionSetParams,
     PromptCountsParams,
     TeacherSamplingParams,
@@ -72,11 +72,6 @@ def embed_prompts(
         )
         tables.append(TensorTable(launch(job) / "embeddings"))
     return tables[0], tables[1]
-
-
-def gather_conditions(teacher: TeacherFolder, embeddings: TensorTable, empty: TensorTable) -> Conditions:
-    """What every training and sampling stands on, in one place."""
-    return Conditions(teacher=teacher, embeddings=embeddings.handle, empty=empty.handle)
 
 
 def plan_evaluation(prompts: pd.DataFrame, params: CaptionSetParams) -> pd.DataFrame:

@@ -3,23 +3,10 @@
 from kedro.pipeline import Pipeline
 
 from onex_distill.pipelines.lazy import LazyFunction, LazyModule, Node
+from onex_distill.pipelines.shared import create_conditions
 
 nodes = LazyModule("onex_distill.pipelines.precompute.nodes")
 planning = LazyModule("onex_distill.pipelines.precompute.planning")
-
-
-def create_conditions() -> Pipeline:
-    """What every training and sampling stands on; part of every pipeline that trains or samples, so that it is new."""
-    return Pipeline(
-        [
-            Node(
-                nodes.gather_conditions,
-                ["teacher", "prompt_embeddings", "empty_prompt_embeddings"],
-                "conditions",
-                name="gather_conditions",
-            )
-        ]
-    )
 
 
 def create_resource_plan() -> Pipeline:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from onex_distill.datasets import CaptionsDataset, TeacherDataset
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.models.teacher import TeacherFolder
-from onex_distill.pipelines.precompute.params import CaptionSetParams, PromptCountsParams
+from onex_distill.pipelines.shared.params import CaptionSetParams, PromptCountsParams
 from onex_distill.storage.prompt_table import build_prompt_table, join_prompts
 
 P = TypeVar("P", bound=BaseModel)

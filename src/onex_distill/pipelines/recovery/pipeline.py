@@ -2,11 +2,11 @@
 
 from kedro.pipeline import Pipeline
 
-from onex_distill.pipelines.evaluation.pipeline import create_inputs, extract_node
 from onex_distill.pipelines.lazy import LazyModule, Node
-from onex_distill.pipelines.stage_two import create_inputs as create_adversarial_inputs
+from onex_distill.pipelines.shared import create_adversarial_inputs, create_sampling_inputs, extract_node
 
 nodes = LazyModule("onex_distill.pipelines.recovery.nodes")
+study = LazyModule("onex_distill.evaluation.studies.recovery")
 
 
 def create_pipeline() -> Pipeline:
@@ -14,7 +14,7 @@ def create_pipeline() -> Pipeline:
     recovery = Pipeline(
         [
             Node(
-                nodes.train_recovery,
+                study.train_recovery,
                 [
                     "cotraining_start",
                     "adversarial_inputs",
@@ -29,13 +29,13 @@ def create_pipeline() -> Pipeline:
             ),
             extract_node("recovery"),
             Node(
-                nodes.score_recovery,
+                study.score_recovery,
                 ["recovery_features", "teacher_features", "params:metrics", "params:confidence"],
                 "recovery_table",
                 name="score_recovery",
             ),
-            Node(nodes.summarise_recovery, "recovery_table", "recovery_summary", name="summarise_recovery"),
+            Node(study.summarise_recovery, "recovery_table", "recovery_summary", name="summarise_recovery"),
             Node(nodes.plot_recovery, "recovery_table", "recovery_plot", name="plot_recovery"),
         ]
     )
-    return create_inputs() + create_adversarial_inputs() + recovery
+    return create_sampling_inputs() + create_adversarial_inputs() + recovery

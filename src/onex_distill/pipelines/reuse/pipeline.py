@@ -2,8 +2,8 @@
 
 from kedro.pipeline import Pipeline
 
-from onex_distill.pipelines.evaluation.pipeline import create_inputs
 from onex_distill.pipelines.lazy import LazyModule, Node
+from onex_distill.pipelines.shared import create_sampling_inputs
 
 nodes = LazyModule("onex_distill.pipelines.reuse.nodes")
 
@@ -24,4 +24,4 @@ def create_pipeline() -> Pipeline:
             Node(nodes.plot_reuse_error, "reuse_error_table", "reuse_error_plot", name="plot_reuse_error"),
         ]
     )
-    return create_inputs() + reuse
+    return create_sampling_inputs() + reuse

@@ -2,8 +2,8 @@
 
 from kedro.pipeline import Pipeline
 
-from onex_distill.pipelines.evaluation.pipeline import extract_node
 from onex_distill.pipelines.lazy import LazyModule, Node
+from onex_distill.pipelines.shared import extract_node
 
 nodes = LazyModule("onex_distill.pipelines.score.nodes")
 

@@ -3,7 +3,7 @@
 from kedro.pipeline import Pipeline
 
 from onex_distill.pipelines.lazy import LazyModule, Node
-from onex_distill.pipelines.precompute import create_conditions
+from onex_distill.pipelines.shared import create_conditions
 
 nodes = LazyModule("onex_distill.pipelines.stage_one.nodes")
 

@@ -15,7 +15,7 @@ from onex_distill.engine.launch import launch
 from onex_distill.evaluation.jobs import DecodingJob, SamplingJob
 from onex_distill.models.conditions import Conditions
 from onex_distill.models.teacher import TeacherFolder
-from onex_distill.pipelines.stage_two.params import ReferencesParams
+from onex_distill.pipelines.shared.params import ReferencesParams
 from onex_distill.storage.frame import store_frame
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.prompt_table import rows_of_split
@@ -78,25 +78,6 @@ def decode_references(
         files=False,
     )
     return TensorTable(launch(job) / "samples")
-
-
-def gather_adversarial_inputs(
-    conditions: Conditions,
-    recogniser: ModelFolder,
-    generator: ModelFolder,
-    references: TensorTable,
-    params: ReferencesParams,
-) -> AdversarialInputs:
-    """What every adversarial training reads, in one place."""
-    return AdversarialInputs(
-        autoencoder=conditions.teacher.autoencoder,
-        shift=conditions.teacher.shift,
-        recogniser=recogniser,
-        reference_generator=generator,
-        reference_steps=params.num_inference_steps,
-        embeddings=conditions.embeddings,
-        references=references.handle,
-    )
 
 
 def check_discriminator(params: AdversarialParams) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from kedro.pipeline import Pipeline
 
 from onex_distill.pipelines.lazy import LazyModule, Node
-from onex_distill.pipelines.precompute import create_conditions
+from onex_distill.pipelines.shared import create_adversarial_inputs, create_conditions
 
 nodes = LazyModule("onex_distill.pipelines.stage_two.nodes")
 
@@ -30,20 +30,6 @@ def create_references() -> Pipeline:
     )
 
 
-def create_inputs() -> Pipeline:
-    """What every adversarial run reads."""
-    return create_conditions() + Pipeline(
-        [
-            Node(
-                nodes.gather_adversarial_inputs,
-                ["conditions", "recogniser", "reference.stage_one", "reference_images", "params:references"],
-                "adversarial_inputs",
-                name="gather_adversarial_inputs",
-            )
-        ]
-    )
-
-
 def create_refinement(namespace: str) -> Pipeline:
     """Stage two without a cache: ``<namespace>.stage_one`` to ``<namespace>.stage_two``."""
     template = Pipeline(
@@ -59,7 +45,7 @@ def create_refinement(namespace: str) -> Pipeline:
     )
     # stage one of the namespace is not renamed with the rest, or Kedro would ask for it among the inputs of this one
     shared = {"stage_one": f"{namespace}.stage_one", "adversarial_inputs": "adversarial_inputs", "runs": "runs"}
-    return create_inputs() + Pipeline(template, namespace=namespace, inputs=shared, parameters={"compute"})
+    return create_adversarial_inputs() + Pipeline(template, namespace=namespace, inputs=shared, parameters={"compute"})
 
 
 def create_pipeline() -> Pipeline:

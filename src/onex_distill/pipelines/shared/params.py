@@ -1,4 +1,4 @@
-"""Parameters of the precompute pipeline."""
+"""Parameters that several pipelines read."""
 
 from typing import Annotated, Literal
 
@@ -48,4 +48,13 @@ class TeacherSamplingParams(Params):
 
     num_inference_steps: PositiveInt
     guidance_scale: NonNegativeFloat
+    batch_size: PositiveInt
+
+
+class ReferencesParams(Params):
+    """How many reference images the reference generator makes, and from which noise."""
+
+    seed: Seed
+    count: PositiveInt
+    num_inference_steps: PositiveInt
     batch_size: PositiveInt
