@@ -20,9 +20,18 @@ from typing import Any
 
 import torch
 
-from onex_distill.distill.planner import decoding_need, gib, sampling_need, stage_one_need, stage_two_need
+from onex_distill.distill.planner import (
+    decoding_need,
+    encoding_need,
+    gib,
+    on_accelerator,
+    sampling_need,
+    stage_one_need,
+    stage_two_need,
+)
 from onex_distill.distill.stage_one.params import StageOneParams
 from onex_distill.distill.stage_two.params import AdversarialParams
+from onex_distill.models.online import DTYPES
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.parameters import Params
 from published_models import MODELS, PublishedModel, write_configs
@@ -41,7 +50,7 @@ DOCUMENT = PROJECT / "docs/benchmarks/true_size.md"
 
 
 def plan(conf: str, folder: Path) -> list[dict[str, Any]]:
-    """What every part of a configuration needs per rank."""
+    """What every part of a configuration needs per rank of an accelerator, beside tensors too."""
     parameters = conf_parameters(conf)
     compute = parameters["compute"]
     teacher = TeacherFolder(path=write_configs(CONFS[conf], folder / conf))
@@ -57,10 +66,18 @@ def plan(conf: str, folder: Path) -> list[dict[str, Any]]:
         "decode_references": decoding_need(teacher, rows["references"], compute),
         "evaluation_samples": sampling(rows["evaluation"], guided=True, decoded=True),
     }
+    text = parameters["text"]
+    if text.encoding == "stored":
+        needs["embed_prompts"] = encoding_need(teacher, DTYPES[text.dtype])
     for name, params in trainings(parameters):
         needs[name] = one(params) if isinstance(params, StageOneParams) else two(params)
     return [
-        {"conf": conf, "part": name, "ranks": compute.ranks, "planned_gib": round(gib(need.memory), 2)}
+        {
+            "conf": conf,
+            "part": name,
+            "ranks": compute.ranks,
+            "planned_gib": round(gib(on_accelerator(need.memory, compute.ranks)), 2),
+        }
         for name, need in needs.items()
     ]
 
@@ -95,6 +112,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def document(model: PublishedModel, rows: list[dict[str, Any]]) -> str:
+    """What ``--write`` writes: the rows of this device, and of the other kind that it was not measured."""
+    on_gpu = torch.cuda.is_available()
+    here = f"{torch.cuda.get_device_name()}, {PIXELS['auto']} px" if on_gpu else f"CPU, {PIXELS['cpu']} px, one row"
+    missing = "No GPU was there: nothing is measured at 1024 px, neither seconds nor images per second."
+    text = f"""Written by `python benchmarks/true_size.py --write`: random weights in the published shape, one update of
+each training and one sample of 1.67 evaluations, each in a process of its own, by the settings of
+`conf/{ONE_DEVICE[model]}`. `planned_gib` is the planner's count of tensors, `measured_gib` the most that the process
+had in memory beyond what it had before (on a GPU: allocated)."""
+    other = [] if on_gpu else ["## GPU, 1024 px", missing]
+    return "\n\n".join([f"# {model} at its true size", text, f"## {here}", table(rows), *other]) + "\n"
+
+
 def main() -> None:
     """Plan or measure, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,8 +144,7 @@ def main() -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     print(table(rows))
     if arguments.write:
-        head = f"# {arguments.model} at its true size\n\nWritten by `python benchmarks/true_size.py`, on {device}.\n\n"
-        DOCUMENT.write_text(head + table(rows) + "\n")
+        DOCUMENT.write_text(document(arguments.model, rows))
     print(json.dumps({"model": arguments.model, "device": device, "parts": rows}))
 
 

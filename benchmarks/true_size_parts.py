@@ -46,7 +46,7 @@ from published_models import PublishedModel, write_configs
 
 PROJECT = Path(__file__).parents[1]
 PARTS = ("stage_one", "stage_two", "cotraining", "sample")
-TOKENS, PROMPTS, PAUSE = 333, 4, 0.01
+TOKENS, PROMPTS, PAUSE = 333, 4, 0.2
 COMPENSATION = "onex_distill.Compensation"
 READER = ModelFolder(path=PROJECT / "data/01_raw/recogniser", class_name="onex_distill.shapes.networks.ShapesReader")
 
@@ -114,12 +114,14 @@ def _change(path: Path, **changes: Any) -> None:
 
 
 class Machine:
-    """Seconds and the most memory of what runs inside: resident pages, or what an accelerator has allocated."""
+    """The most memory of what runs inside: resident pages, once where they are mapped twice, or what an accelerator has
+    allocated.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.peak, self.done = device, 0, threading.Event()
         gc.collect()
-        self.before = psutil.Process().memory_info().rss
+        self.before = _resident()
 
     def __enter__(self) -> "Machine":
         self.thread = threading.Thread(target=self._watch)
@@ -138,8 +140,13 @@ class Machine:
 
     def _watch(self) -> None:
         while not self.done.is_set():
-            self.peak = max(self.peak, psutil.Process().memory_info().rss - self.before)
+            self.peak = max(self.peak, _resident() - self.before)
             time.sleep(PAUSE)
+
+
+def _resident() -> int:
+    """Bytes in memory; a file that two networks map counts once."""
+    return int(psutil.Process().memory_full_info().pss)
 
 
 def settings_of(params: Any, folder: Path, batch_size: int | None) -> Any:
@@ -248,8 +255,12 @@ class Parts:
     ) -> dict[str, Any]:
         """One update, watched; ``learning`` are the weights that it should give a gradient, but for those that rest."""
         missing = {id(parameter): name for name, parameter in learning}
+
+        def note(parameter: torch.Tensor) -> None:  # whatever a hook returns would stand for a gradient
+            missing.pop(id(parameter), None)
+
         for _, parameter in learning:
-            parameter.register_post_accumulate_grad_hook(lambda seen: missing.pop(id(seen), None))
+            parameter.register_post_accumulate_grad_hook(note)
         began = time.perf_counter()
         update()
         if self.ranks.device.type == "cuda":

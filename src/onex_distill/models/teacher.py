@@ -63,6 +63,11 @@ class TeacherFolder(Params):
         return self._component("vae")
 
     @property
+    def text_encoders(self) -> list[ModelFolder]:
+        """The text encoders that are there, one or two of CLIP and T5."""
+        return [self._component(name) for name in self._present(TEXT_ENCODERS)]
+
+    @property
     def shift(self) -> float:
         """The schedule's shift s."""
         shift: float = self._config("scheduler/scheduler_config.json")["shift"]

@@ -92,8 +92,8 @@ def _stage_one_activations(
     student = transformer_activations(teacher.transformer, setting)
     guided = transformer_activations(teacher.transformer, setting._replace(rows=2 * rows, backward=False))
     waiting = (0 if in_parts else student.kept) + (student.kept if params.latent_gan else 0)
-    grid = (params.watch.prompts * params.watch.images, *_latent_shape(teacher.transformer))
-    watching = decoder_activations(teacher.autoencoder, grid, torch.float32, False).inference
+    one = (1, *_latent_shape(teacher.transformer))  # the watched grid is decoded image by image
+    watching = decoder_activations(teacher.autoencoder, one, torch.float32, False).inference
     asking = student.kept + guided.inference + (_gradients(trained, compute) if in_parts else 0)
     return max(waiting + _learning(student, trained, compute, in_parts), asking, watching)
 
@@ -159,6 +159,11 @@ def decoding_need(teacher: TeacherFolder, rows: int, compute: ComputeParams) -> 
     latents = (rows if compute.decoding == "whole" else 1, *_latent_shape(teacher.transformer))
     decoding = decoder_activations(teacher.autoencoder, latents, torch.float32, False)
     return Need(weights(teacher.autoencoder.build()) * FLOAT + decoding.inference, 0)
+
+
+def encoding_need(teacher: TeacherFolder, dtype: torch.dtype) -> Need:
+    """The weights of the text encoders, whole on every rank that encodes; what they keep in a forward is small."""
+    return Need(sum(weights(encoder.build()) for encoder in teacher.text_encoders) * dtype.itemsize, 0)
 
 
 def _cache_need(teacher: TeacherFolder, tokens: int, params: AdversarialParams, compute: ComputeParams) -> Need:

@@ -9,10 +9,27 @@ import torch
 from onex_distill.distill.planner.needs import Need
 from onex_distill.engine.compute import ComputeParams
 
+CONTEXT = 2**29  # bytes of CUDA's context, kernels and library workspaces, as drivers of these years show them
+COLLECTIVES = 2**30  # and of NCCL's channels, where there are several ranks
+PIECES = 0.05  # of the tensors: what the caching allocator holds and cannot fill
+
+
+def on_accelerator(tensors: int, ranks: int) -> int:
+    """Bytes of an accelerator that tensors of so many take, with what CUDA, NCCL and the allocator take beside them.
+
+    The three are margins that were chosen, not measured.
+    """
+    return int(tensors * (1 + PIECES)) + CONTEXT + (COLLECTIVES if ranks > 1 else 0)
+
+
+def uses_accelerator(compute: ComputeParams) -> bool:
+    """Whether ranks run on an accelerator here."""
+    return compute.device == "auto" and torch.cuda.is_available()
+
 
 def available_memory(compute: ComputeParams) -> int:
     """Bytes that one rank may use: its accelerator's, or its share of the machine's free memory."""
-    if compute.device == "auto" and torch.cuda.is_available():
+    if uses_accelerator(compute):
         return int(torch.cuda.get_device_properties(0).total_memory)
     return int(psutil.virtual_memory().available) // compute.processes
 

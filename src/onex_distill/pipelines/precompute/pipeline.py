@@ -24,7 +24,7 @@ def create_resource_plan() -> Pipeline:
             *trainings,
             Node(
                 planning.estimate_embeddings,
-                ["teacher", "prompts", "params:text"],
+                ["teacher", "prompts", "params:text", "params:compute"],
                 "embeddings_need",
                 name="estimate_embeddings",
             ),

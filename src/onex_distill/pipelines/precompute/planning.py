@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.planner import (
@@ -13,15 +14,19 @@ from onex_distill.distill.planner import (
     NeedOf,
     available_disk,
     available_memory,
+    encoding_need,
     gib,
+    on_accelerator,
     remedy,
     require_fit,
     stage_one_need,
     stage_two_need,
+    uses_accelerator,
 )
 from onex_distill.distill.stage_one.params import StageOneParams
 from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.engine.compute import ComputeParams
+from onex_distill.models.online import DTYPES
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.parameters import Params
 from onex_distill.pipelines.shared.params import TextParams
@@ -32,17 +37,27 @@ logger = logging.getLogger(__name__)
 Estimate = dict[str, Any]  # the fields of ``Need`` by name, and what to change where the memory is not there
 
 
-def estimate_embeddings(teacher: TeacherFolder, prompts: pd.DataFrame, text: TextParams) -> Estimate:
-    """The disk that stored embeddings take, in the run and as a dataset."""
-    stored = len(prompts) if text.encoding == "stored" else 0
-    return {"memory": 0, "disk": 2 * stored * teacher.embedding_bytes(text.max_sequence_length), "remedy": ""}
+def estimate_embeddings(
+    teacher: TeacherFolder, prompts: pd.DataFrame, text: TextParams, compute: ComputeParams
+) -> Estimate:
+    """The text encoders on every rank, and the disk that stored embeddings take, in the run and as a dataset.
+
+    Encoders of the embeddings that are made online are in memory while training; they count there.
+    """
+    if text.encoding == "online":
+        return {"memory": 0, "disk": 0, "remedy": ""}
+    dtype = DTYPES[text.dtype]
+    size = teacher.embedding_bytes(text.max_sequence_length) * dtype.itemsize // torch.float32.itemsize
+    memory = _placed(encoding_need(teacher, dtype).memory, compute)
+    return {"memory": memory, "disk": 2 * len(prompts) * size, "remedy": "set text.dtype bf16"}
 
 
 def estimate_stage_one(
     teacher: TeacherFolder, text: TextParams, params: StageOneParams, compute: ComputeParams
 ) -> Estimate:
     """Memory per rank and disk of one run of stage one."""
-    return _estimate(partial(stage_one_need, teacher, teacher.clip_tokens + text.max_sequence_length), params, compute)
+    need_of = partial(stage_one_need, teacher, teacher.clip_tokens + text.max_sequence_length)
+    return _estimate(need_of, teacher, text, params, compute)
 
 
 def estimate_stage_two(
@@ -50,7 +65,7 @@ def estimate_stage_two(
 ) -> Estimate:
     """Memory per rank and disk of one run of stage two."""
     need_of = partial(stage_two_need, teacher, recogniser, teacher.clip_tokens + text.max_sequence_length)
-    return _estimate(need_of, params, compute)
+    return _estimate(need_of, teacher, text, params, compute)
 
 
 def estimate_cotraining(
@@ -58,12 +73,30 @@ def estimate_cotraining(
 ) -> Estimate:
     """Memory per rank and disk of one co-training."""
     need_of = partial(stage_two_need, teacher, recogniser, teacher.clip_tokens + text.max_sequence_length)
-    return _estimate(need_of, params, compute)
+    return _estimate(need_of, teacher, text, params, compute)
 
 
-def _estimate(need_of: NeedOf, params: Params, compute: ComputeParams) -> Estimate:
-    need, memory = need_of(params, compute), available_memory(compute)
-    return {**need._asdict(), "remedy": remedy(need_of, params, compute, memory) if need.memory > memory else ""}
+def _estimate(
+    need_of: NeedOf, teacher: TeacherFolder, text: TextParams, params: Params, compute: ComputeParams
+) -> Estimate:
+    """The need of a training with all that is on its device beside it, and what to change where it is not there."""
+    beside = encoding_need(teacher, DTYPES[text.dtype]).memory if encodes_beside(text, compute) else 0
+
+    def whole(params: Any, compute: ComputeParams) -> Need:
+        need = need_of(params, compute)
+        return need._replace(memory=_placed(need.memory + beside, compute))
+
+    need, memory = whole(params, compute), available_memory(compute)
+    return {**need._asdict(), "remedy": remedy(whole, params, compute, memory) if need.memory > memory else ""}
+
+
+def encodes_beside(text: TextParams, compute: ComputeParams) -> bool:
+    """Whether text encoders share the memory that a training has."""
+    return text.encoding == "online" and (text.device == "auto" or not uses_accelerator(compute))
+
+
+def _placed(tensors: int, compute: ComputeParams) -> int:
+    return on_accelerator(tensors, compute.ranks) if uses_accelerator(compute) else tensors
 
 
 def plan_resources(compute: ComputeParams, runs: Path, **needs: Estimate) -> pd.DataFrame:
