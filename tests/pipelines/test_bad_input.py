@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from huggingface_hub import constants
@@ -19,8 +20,9 @@ def kedro_run(tmp_path, monkeypatch):
     monkeypatch.chdir(PROJECT)
     metadata = bootstrap_project(PROJECT)
 
-    def run(*params: str, nodes: str = "prepare_prompts,fractional_167.check_band") -> str:
-        arguments = ["run", "--env=test", f"--nodes={nodes}", f"--params={','.join((f'data={tmp_path}', *params))}"]
+    def run(*params: str) -> str:
+        arguments = ["run", "--env=test", "--pipelines=distill"]
+        arguments.append(f"--params={','.join((f'data={tmp_path}', *params))}")
         result = CliRunner().invoke(cli, arguments, obj=metadata)
         assert result.exit_code == 1, result.output
         error = result.output[result.output.index("Error: ") :]
@@ -61,7 +63,7 @@ def test_parameters(kedro_run, param, message):
 def test_bands_outside_the_model(run_pipeline, tmp_path, band):
     params = {"data": str(tmp_path), "fractional_167": {"cotraining": {"candidates": [[band]]}}}
     with pytest.raises(ValueError, match=r"band .* inside blocks 1 to 10 of 12"):
-        run_pipeline("distill", params, node_names=["fractional_167.check_band"])
+        run_pipeline("distill", params)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ def test_bands_outside_the_model(run_pipeline, tmp_path, band):
 def test_candidates_that_are_no_bands(run_pipeline, tmp_path, candidates, message):
     params = {"data": str(tmp_path), "fractional_167": {"cotraining": {"candidates": candidates}}}
     with pytest.raises(ParameterValidationError) as error:
-        run_pipeline("distill", params, node_names=["fractional_167.check_band"])
+        run_pipeline("distill", params)
     assert re.search(message, readable(error.value))
     assert "\n" not in readable(error.value)
 
@@ -94,12 +96,9 @@ WHOLE = {"size": None, "levels": [1, 2, 3]}  # what a timm backbone sees, and wh
 def test_a_backbone_without_weights_offline(run_pipeline, tmp_path, monkeypatch, backbone, message):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     named = {"backbone": {"kind": "timm", "name": backbone, "weights": None, **WHOLE}}
-    for pipeline, params, node in (
-        ("stage_two", {"student": {"stage_two": named}}, "student.check_discriminator"),
-        ("cache_cotraining", {"fractional_167": {"cotraining": named}}, "fractional_167.check_band"),
-    ):
+    for params in ({"student": {"stage_two": named}}, {"fractional_167": {"cotraining": named}}):
         with pytest.raises(ValueError, match=message) as error:
-            run_pipeline(pipeline, {"data": str(tmp_path), **params}, node_names=[node])
+            run_pipeline("distill", {"data": str(tmp_path), **params})
         assert "\n" not in str(error.value)
 
 
@@ -114,23 +113,24 @@ def test_a_missing_backbone_is_answered_before_anything_expensive(run_pipeline, 
 
 def test_the_papers_backbone_is_the_default_of_the_real_models(run_pipeline, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    pd.DataFrame({"text": ["a cat"]}).to_parquet(tmp_path / "captions.parquet")
     for env in ("sd3_medium", "sd35_large"):
         with pytest.raises(ValueError, match=r"the backbone 'convnext_xxlarge\.clip_laion2b_soup' are not in"):
-            run_pipeline("stage_two", {"data": str(tmp_path)}, env=env, node_names=["student.check_discriminator"])
+            run_pipeline("distill", {"data": str(tmp_path / "data"), "raw": str(tmp_path)}, env=env)
 
 
 def test_missing_captions(kedro_run, raw):
-    assert "shapes_captions.parquet does not exist" in kedro_run(f"raw={raw}", nodes="prepare_prompts")
+    assert "shapes_captions.parquet does not exist" in kedro_run(f"raw={raw}")
 
 
 def test_missing_teacher_component(kedro_run, tmp_path):
-    shutil.copytree(PROJECT / "data/01_raw/teacher", tmp_path / "raw/teacher")
+    shutil.copytree(PROJECT / "data/01_raw", tmp_path / "raw")
     shutil.rmtree(tmp_path / "raw/teacher/vae")
-    assert "lacks the component 'vae'" in kedro_run(f"raw={tmp_path / 'raw'}", nodes="fractional_167.check_band")
+    assert "lacks the component 'vae'" in kedro_run(f"raw={tmp_path / 'raw'}")
 
 
 def test_teacher_components_that_disagree(kedro_run, tmp_path):
-    shutil.copytree(PROJECT / "data/01_raw/teacher", tmp_path / "raw/teacher")
+    shutil.copytree(PROJECT / "data/01_raw", tmp_path / "raw")
     encoder = tmp_path / "raw/teacher/text_encoder"
     shutil.rmtree(encoder)
     source = json.loads((PROJECT / "data/01_raw/teacher/text_encoder/config.json").read_text())
@@ -138,7 +138,7 @@ def test_teacher_components_that_disagree(kedro_run, tmp_path):
 
     config = CLIPTextConfig(**{**source, "projection_dim": 16})
     CLIPTextModelWithProjection(config).save_pretrained(encoder)
-    error = kedro_run(f"raw={tmp_path / 'raw'}", nodes="fractional_167.check_band")
+    error = kedro_run(f"raw={tmp_path / 'raw'}")
     assert "the pooled text width is 48 but transformer.pooled_projection_dim is 64" in error
 
 

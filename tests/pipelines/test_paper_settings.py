@@ -1,6 +1,5 @@
 """The configurations of the real models on small random checkpoints in the format of the published ones."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from safetensors.torch import save_file
 
+from onex_distill.cache.compensation import Compensation
 from onex_distill.cache.plan import effective_nfe, reuse_after_first
 from published import write_checkpoint
 from published_models import MODELS
@@ -26,10 +26,8 @@ CAPTIONS = [
 ]
 
 
-BAND = {"num_layers": 24, "candidates": [[[2, 10]]], "nfe": [1.6667]}
-
-
-LARGE_BAND = {"num_layers": 38, "candidates": [[[2, 12]]], "nfe": [1.7368]}
+BAND = (24, (2, 10))  # blocks, and those of them that are skipped
+LARGE_BAND = (38, (2, 12))
 ALONE = {"processes": 1, "sharding": "none", "device": "cpu"}
 TWO_RANKS = {"processes": 2, "sharding": "fsdp2", "device": "cpu"}
 WHOLE = ("distill", "baselines", "pareto", "reuse", "generate")
@@ -76,7 +74,7 @@ def tiny_settings(env: str, folder: Path, compute: dict[str, Any]) -> dict[str, 
 def trained(run_pipeline: Callable[..., Any], env: str, folder: Path, compute: dict[str, Any]) -> Path:
     """The data folder of a run up to the co-trained student."""
     params = tiny_settings(env, folder, compute)
-    run_pipeline("distill", params, env=env, to_nodes=["fractional_167.cotrain_cache", "fractional_167.check_band"])
+    run_pipeline("distill", params, env=env, to_nodes=["fractional_167.cotrain_cache"])
     return folder / "data"
 
 
@@ -93,8 +91,9 @@ def trained(run_pipeline: Callable[..., Any], env: str, folder: Path, compute: d
 def test_to_the_cotrained_student(run_pipeline, tmp_path, env, band):
     data = trained(run_pipeline, env, tmp_path, ALONE)
     student = SD3Transformer2DModel.from_pretrained(newest(data, "06_models/fractional_167_student"))
-    assert len(student.transformer_blocks) == band["num_layers"]
-    assert json.loads(newest(data, "05_model_input/fractional_167_band.json").read_text()) == band
+    num_layers, skipped = band
+    assert len(student.transformer_blocks) == num_layers
+    assert Compensation.load_candidates(newest(data, "06_models/fractional_167_compensation")) == ((skipped,),)
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -22,8 +21,6 @@ from kedro.validation.exceptions import ParameterValidationError
 from safetensors.torch import load_file, save_file
 
 from onex_distill.cli import readable
-from onex_distill.distill.cotraining.params import CotrainingParams
-from onex_distill.pipelines.preflight.checks import bands_are_current
 from support import PROJECT
 
 Change = Callable[[Path], None]
@@ -219,6 +216,20 @@ PARAMETERS = {
         "adamw_8bit cannot step weights that compute.sharding fsdp2 splits over ranks",
     ),
     "batch": ({"compute": {"processes": 8}}, "batch_size 4 cannot be split over 8 ranks"),
+    "row of a network": (
+        {"metrics": {"kid": {"features": "shapes.featurs"}}},
+        "metrics.kid.features names an unknown row of shapes 'featurs'; did you mean 'features'",
+    ),
+    "student of the report": (
+        {"report": {"student": "stage_two_3"}},
+        "report.student names an unknown row .* did you mean .stage_two_2",
+    ),
+    "row of another pipeline": ({"report": {"student": "dmd_2"}}, "report.student names an unknown row 'dmd_2'"),
+    "published rows": ({"report": {"published": "sdxl"}}, "report.published 'sdxl' has no published rows"),
+    "budget of a row": (
+        {"methods": {"fractional_167": {"nfe": 1.2}}},
+        "nfe 1.2 cannot be met: the trained bands reach 1.67 to 2.00",
+    ),
 }
 
 
@@ -290,7 +301,7 @@ SCORERS = [
 
 def test_scorers_that_are_not_there_are_said_before_anything_is_trained(warnings, tmp_path):
     scorers = {"networks": SCORERS, "folder": str(tmp_path / "scorers")}
-    said = warnings(scorers=scorers, metrics={"dinov2_distance": {"features": "dino.features"}})
+    said = warnings(scorers=scorers, metrics={"dinov2_distance": {"features": "dino.image"}})
     assert "the scorer dino gives no features; dinov2_distance will be empty: " in said
     assert "x.st is missing; `kedro run --pipelines=fetch_scorers` downloads it from facebook/dinov2-large" in said
     assert "the scorer shapes" not in said
@@ -306,19 +317,30 @@ def test_a_metric_of_no_scorer_is_refused(refusal):
     assert message == "metrics.fid.features names an unknown network 'shaps'; did you mean 'shapes'?"
 
 
-def test_a_description_of_other_bands_than_those_to_be_trained_is_refused():
-    params = CotrainingParams.model_construct(candidates=(((1, 7),),))
+SCORE = {
+    "nothing": ({}, "nothing to score; name folders with"),
+    "no folder": ({"images": "gone"}, "gone is no folder; correct score.images"),
+    "reference": ({"images": "data/01_raw", "reference": "02_raw"}, "score.reference is an unknown row '02_raw'"),
+    "pipeline": (
+        {"pipelines": [{"source": "data/01_raw/evaluator"}], "captions": "c.txt"},
+        "data/01_raw/evaluator cannot be opened as a diffusers pipeline: ",
+    ),
+    "hub": (
+        {"pipelines": [{"source": "nobody/nothing"}], "captions": "c.txt"},
+        "nobody/nothing cannot be opened as a diffusers pipeline: ",
+    ),
+    "scheduler": (
+        {"pipelines": [{"source": "data/01_raw/teacher", "scheduler": "Eulr"}], "captions": "c.txt"},
+        "diffusers has no scheduler 'Eulr'",
+    ),
+    "captions": ({"pipelines": [{"source": "data/01_raw/teacher"}], "captions": "c.txt"}, "c.txt does not exist"),
+    "seed": ({"seed": -1}, "score.seed|greater than or equal to 0"),
+}
 
-    def check(described: list[list[list[int]]]) -> None:
-        planned = SimpleNamespace(
-            inputs=["fractional_167.band", "teacher"],
-            parameters=lambda kind: [("fractional_167.cotraining", params)],
-            catalog=SimpleNamespace(load=lambda name: {"candidates": described}),
-        )
-        bands_are_current(planned)  # type: ignore[arg-type]
 
-    check([[[1, 7]]])
-    with pytest.raises(
-        ValueError, match=r"fractional_167\.band describes \[\[\[1, 5\]\]\], but .* is \[\[\[1, 7\]\]\]"
-    ):
-        check([[[1, 5]]])
+@pytest.mark.parametrize("name", SCORE)
+def test_what_cannot_be_scored_ends_the_run_before_its_first_node(refusal, name):
+    score, message = SCORE[name]
+    whole = {"name": "one", "steps": None, "guidance_scale": None, "scheduler": None}
+    pipelines = [whole | one for one in score.get("pipelines", [])]
+    assert_says(refusal({"score": score | {"pipelines": pipelines}}, pipeline="score"), message)

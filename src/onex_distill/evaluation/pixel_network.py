@@ -5,7 +5,7 @@ Shapes: N images, H W their size in pixels.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from onex_distill.metrics.colours import contrast, saturation
 class PixelsParams(NetworkParams):
     """It has no weights and reads images as they are."""
 
+    gives: ClassVar[frozenset[str]] = frozenset({"saturation", "contrast"})
     kind: Literal["pixels"]
 
     def sources(self) -> Mapping[str, Source]:

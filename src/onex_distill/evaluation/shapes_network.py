@@ -6,7 +6,7 @@ Shapes: N images of 32 x 32, D features.
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ SEED = 5
 class ShapesParams(NetworkParams):
     """The evaluator of ``location``: what it reads, and its features whitened by the renderer's images."""
 
+    gives: ClassVar[frozenset[str]] = frozenset(
+        {"features", "alignment", *FREE, *(f"{name}_expected" for name in FREE)}
+    )
     kind: Literal["shapes"]
     location: str
 

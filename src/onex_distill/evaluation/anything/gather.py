@@ -9,10 +9,23 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
 from onex_distill.evaluation.anything.folders import read_folder, store_folder
 from onex_distill.evaluation.anything.params import ScoreParams
-from onex_distill.evaluation.anything.pipelines import PipelineJob
+from onex_distill.evaluation.anything.pipelines import PipelineJob, check_pipeline
+from onex_distill.parameters import unknown_name
 from onex_distill.storage.files import remove_made
 from onex_distill.storage.frame import store_frame
 from onex_distill.storage.image_table import ImageTable, join_tables
+
+
+def check_sources(params: ScoreParams) -> None:
+    """Raise ValueError for nothing to score, a reference that is no row, and sources that cannot be opened."""
+    if not params.names:
+        raise ValueError("nothing to score; name folders with --params=score.images=FOLDER, or score.pipelines")
+    if params.reference is not None and params.reference not in params.names:
+        raise ValueError(f"score.reference is an {unknown_name('row', params.reference, params.names)}")
+    for folder in params.images:
+        read_folder(folder, params.skip_unreadable)
+    for pipeline in params.pipelines:
+        check_pipeline(pipeline)
 
 
 def gather_images(
@@ -20,12 +33,8 @@ def gather_images(
 ) -> ImageTable:
     """Images of every folder and pipeline, the index with ``method``.
 
-    Raises ValueError when there is nothing to score, and for folders and pipelines that cannot be read.
+    Raises ValueError for folders and pipelines that cannot be read.
     """
-    if not params.names:
-        raise ValueError("nothing to score; name folders with --params=score.images=FOLDER, or score.pipelines")
-    for one in params.images:  # all are looked at before any is copied
-        read_folder(one, params.skip_unreadable)
     tables = []
     for number, one in enumerate(params.images):
         target = folder / f"folder {number}"

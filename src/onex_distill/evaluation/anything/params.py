@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic import PositiveFloat, PositiveInt, field_validator, model_validator
 
-from onex_distill.parameters import Params
+from onex_distill.parameters import Params, Seed
 
 
 class PipelineParams(Params):
@@ -22,14 +22,14 @@ class ScoreParams(Params):
     """Folders of images with captions, and pipelines that are sampled on ``captions`` from the same seeds.
 
     ``reference`` names the row that distances are to. ``skip_unreadable`` leaves out files that cannot be read instead
-    of refusing the folder. Raises ValueError when nothing is given, or two rows have one name.
+    of refusing the folder. Raises ValueError for two rows of one name.
     """
 
     images: tuple[Path, ...]
     pipelines: tuple[PipelineParams, ...]
     captions: Path | None
     images_per_caption: PositiveInt
-    seed: int
+    seed: Seed
     batch_size: PositiveInt
     reference: str | None
     skip_unreadable: bool

@@ -1,8 +1,6 @@
 """Images of any diffusers pipeline, from captions and seeds that all pipelines share."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -44,26 +42,48 @@ class PipelineJob(Job):
         write_table(run, "samples", plan, self.batch_size, sample, ImageWriter)
 
 
+def check_pipeline(params: PipelineParams) -> None:
+    """Raise ValueError for a source that is no diffusers pipeline, and for a scheduler that diffusers does not have."""
+    _class_name(params.source)
+    if params.scheduler is not None:
+        _scheduler(params.scheduler)
+
+
 def open_pipeline(params: PipelineParams) -> Any:
     """A pipeline from its folder or hub id, safetensors alone, with the scheduler that is asked for.
 
     Raises ValueError with one line when diffusers cannot open it, or has no such scheduler.
     """
-    folder = Path(params.source)
+    ours = _class_name(params.source) == FractionalStableDiffusion3Pipeline.__name__
     try:
-        opener = FractionalStableDiffusion3Pipeline if _is_ours(folder) else DiffusionPipeline
+        opener = FractionalStableDiffusion3Pipeline if ours else DiffusionPipeline
         pipeline = opener.from_pretrained(params.source, use_safetensors=True)
     except Exception as error:  # diffusers raises almost anything for a folder of something else
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"{params.source} cannot be opened as a diffusers pipeline: {reason}") from error
+        raise _refusal(params.source, error) from error
     if params.scheduler is not None:
-        kind = getattr(diffusers, params.scheduler, None)
-        if kind is None or not hasattr(kind, "set_timesteps"):
-            raise ValueError(f"diffusers has no scheduler {params.scheduler!r}; correct it, or give null")
-        pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
+        pipeline.scheduler = _scheduler(params.scheduler).from_config(pipeline.scheduler.config)
     return pipeline
 
 
-def _is_ours(folder: Path) -> bool:
-    index = folder / "model_index.json"
-    return index.is_file() and json.loads(index.read_text()).get("_class_name") == "FractionalStableDiffusion3Pipeline"
+def _scheduler(name: str) -> Any:
+    kind = getattr(diffusers, name, None)
+    if kind is None or not hasattr(kind, "set_timesteps"):
+        raise ValueError(f"diffusers has no scheduler {name!r}; correct it, or give null")
+    return kind
+
+
+def _class_name(source: str) -> str:
+    """The class that a folder, or a pipeline of the hub, names itself. Raises ValueError where it is none."""
+    try:
+        config = DiffusionPipeline.load_config(source)
+    except Exception as error:  # of the disk, of JSON, or of whichever HTTP library the hub uses
+        raise _refusal(source, error) from error
+    name = str(config.get("_class_name"))
+    if not (name == FractionalStableDiffusion3Pipeline.__name__ or hasattr(diffusers, name)):
+        raise ValueError(f"{source} cannot be opened as a diffusers pipeline: diffusers has no class {name}")
+    return name
+
+
+def _refusal(source: str, error: Exception) -> ValueError:
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return ValueError(f"{source} cannot be opened as a diffusers pipeline: {reason}")

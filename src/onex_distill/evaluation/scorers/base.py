@@ -39,6 +39,8 @@ class NetworkParams(Params):
     """True when rows depend on the other images of the same caption, so that a batch must hold all of them."""
     cpu: ClassVar[bool] = True
     """False for a network that is refused on the CPU."""
+    gives: ClassVar[frozenset[str]]
+    """Names of its rows, besides those of ``optional`` files."""
 
     kind: str
     name: str

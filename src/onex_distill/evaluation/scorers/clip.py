@@ -6,7 +6,7 @@ Shapes: N images, D width of the embeddings.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class ClipParams(NetworkParams):
     ``prefix`` stands before every caption. ``aesthetic`` adds the row of the linear head on normalised embeddings.
     """
 
+    gives: ClassVar[frozenset[str]] = frozenset({"image", "score", "text"})
     kind: Literal["clip"] = "clip"
     weights: Source
     architecture: Source

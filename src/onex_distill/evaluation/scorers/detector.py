@@ -6,7 +6,7 @@ Shapes: N images, K objects.
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from PIL import Image
@@ -47,6 +47,7 @@ class DetectorParams(NetworkParams):
     ``evaluation_metadata.jsonl``. At most ``objects`` are kept per image, the best ones.
     """
 
+    gives: ClassVar[frozenset[str]] = frozenset({"objects"})
     kind: Literal["detector"] = "detector"
     weights: Source
     colours: ClipParams

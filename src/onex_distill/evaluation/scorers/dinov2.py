@@ -6,7 +6,7 @@ Shapes: N images, D width.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ STD = (0.229, 0.224, 0.225)
 class Dinov2Params(NetworkParams):
     """config.json and one safetensors file, the last of ``weights``."""
 
+    gives: ClassVar[frozenset[str]] = frozenset({"image"})
     kind: Literal["dinov2"] = "dinov2"
     weights: Source
 

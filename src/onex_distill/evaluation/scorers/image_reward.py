@@ -5,7 +5,7 @@ Shapes: N images, L tokens, D width.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ HEAD_WIDTH = 64
 class ImageRewardParams(NetworkParams):
     """ImageReward.pt as safetensors in its original names, and the tokenizer of BERT (uncased)."""
 
+    gives: ClassVar[frozenset[str]] = frozenset({"score"})
     kind: Literal["image_reward"] = "image_reward"
     weights: Source
     tokenizer: Source

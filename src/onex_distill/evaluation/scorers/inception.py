@@ -5,7 +5,7 @@ Shapes: N images.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class InceptionParams(NetworkParams):
     ``patches`` takes a centre crop at full resolution in place of the whole image (patch FID).
     """
 
+    gives: ClassVar[frozenset[str]] = frozenset({"pool"})
     kind: Literal["inception"] = "inception"
     weights: Source
     patches: bool = False

@@ -28,6 +28,7 @@ STAGES = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}
 class LpipsParams(NetworkParams):
     """``backbone`` is torchvision's AlexNet or VGG16, ``heads`` the learned weights of its channels (lpips 0.1)."""
 
+    gives: ClassVar[frozenset[str]] = frozenset({"distance"})
     whole_groups: ClassVar[bool] = True
 
     kind: Literal["lpips"] = "lpips"

@@ -6,7 +6,7 @@ Shapes: N images, Q questions of an item, L tokens.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class VqaParams(NetworkParams):
     the numbers: its name belongs to the column.
     """
 
+    gives: ClassVar[frozenset[str]] = frozenset({"yes"})
     kind: Literal["vqa"] = "vqa"
     weights: Source
     tokenizer: Source

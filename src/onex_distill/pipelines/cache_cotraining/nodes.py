@@ -1,14 +1,12 @@
 """Nodes of cache co-training."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from onex_distill.cache.assembly import build_student
 from onex_distill.cache.export import FractionalStableDiffusion3Pipeline
-from onex_distill.cache.plan import check_bands, effective_nfe, reuse_after_first
 from onex_distill.distill.cotraining.cotrain import Cotrained, cotrain
 from onex_distill.distill.cotraining.params import CotrainingParams
-from onex_distill.distill.stage_two.backbones import check_backbone
 from onex_distill.distill.stage_two.inputs import AdversarialInputs
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.models.teacher import TeacherFolder
@@ -23,19 +21,6 @@ class StartParams(Params):
     stage: Literal["stage_one", "stage_two"]
 
 
-def check_band(teacher: TeacherFolder, params: CotrainingParams) -> dict[str, Any]:
-    """Refuse bands that the transformer cannot skip, and a backbone without weights, before any training.
-
-    Describes what is accepted, with the evaluations that each candidate leaves.
-    """
-    check_backbone(params.backbone)
-    for bands in params.candidates:
-        check_bands(bands, teacher.num_layers)
-    plans = [reuse_after_first(bands, params.num_inference_steps) for bands in params.candidates]
-    nfe = [round(effective_nfe(plan, teacher.num_layers), 4) for plan in plans]
-    return {"num_layers": teacher.num_layers, "candidates": [plan.bands for plan in plans], "nfe": nfe}
-
-
 def choose_start(stage_one: ModelFolder, stage_two: ModelFolder, params: StartParams) -> ModelFolder:
     """The student that co-training starts from."""
     return stage_one if params.stage == "stage_one" else stage_two
@@ -47,7 +32,6 @@ def cotrain_cache(
     params: CotrainingParams,
     compute: ComputeParams,
     runs: Path,
-    _after_band: dict[str, Any],
 ) -> Cotrained:
     """Train the compensation, then compensation and student together, on the cached inference path."""
     return cotrain(student, inputs, params, compute, runs)

@@ -26,16 +26,15 @@ def create_cotraining(namespace: str) -> Pipeline:
     """One co-training: ``cotraining_start`` to ``<namespace>.student`` and ``<namespace>.compensation``."""
     template = Pipeline(
         [
-            Node(nodes.check_band, ["teacher", "params:cotraining"], "band", name="check_band"),
             Node(
                 nodes.cotrain_cache,
-                ["cotraining_start", "adversarial_inputs", "params:cotraining", "params:compute", "runs", "band"],
+                ["cotraining_start", "adversarial_inputs", "params:cotraining", "params:compute", "runs"],
                 ["student", "compensation", "cotraining_losses"],
                 name="cotrain_cache",
             ),
         ]
     )
-    shared = {"teacher", "cotraining_start", "adversarial_inputs", "runs"}
+    shared = {"cotraining_start", "adversarial_inputs", "runs"}
     return create_adversarial_inputs() + Pipeline(template, namespace=namespace, inputs=shared, parameters={"compute"})
 
 

@@ -27,6 +27,7 @@ from onex_distill.evaluation.studies.reuse import ReuseParams
 from onex_distill.models.noise import latent_shape
 from onex_distill.pipelines.preflight.planned import Planned
 from onex_distill.pipelines.preflight.scoring import scorers_are_there
+from onex_distill.pipelines.preflight.tables import budgets_are_met, report_is_possible, score_is_possible
 from onex_distill.shapes.captions import unreadable_captions
 from onex_distill.storage.files import absent
 from onex_distill.storage.model_check import check_model
@@ -112,27 +113,6 @@ def bands_fit(planned: Planned) -> None:
         check_bands(search.fixed, layers)
 
 
-def bands_are_current(planned: Planned) -> None:
-    """A stored description of bands is of those that will be trained."""
-    trained = dict(planned.parameters(CotrainingParams))
-    for name in planned.inputs:
-        namespace, _, kind = name.rpartition(".")
-        params = trained.get(f"{namespace}.cotraining")
-        if kind != "band" or params is None:
-            continue
-        stored = as_candidates(planned.catalog.load(name)["candidates"])
-        if stored != as_candidates(params.candidates):
-            raise ValueError(
-                f"{name} describes {stored}, but {namespace}.cotraining.candidates is "
-                f"{as_candidates(params.candidates)}; run from {namespace}.check_band on"
-            )
-
-
-def as_candidates(candidates: Any) -> list[list[list[int]]]:
-    """Sets of bands as lists, which JSON knows."""
-    return [[list(band) for band in bands] for bands in candidates]
-
-
 def backbones_are_there(planned: Planned) -> None:
     """The discriminators' weights are on this machine."""
     for _, params in planned.parameters(AdversaryParams):
@@ -192,7 +172,9 @@ CHECKS: tuple[Callable[[Planned], None], ...] = (
     metrics_read_captions,
     scorers_are_there,
     bands_fit,
-    bands_are_current,
+    budgets_are_met,
+    report_is_possible,
+    score_is_possible,
     enough_images,
     models_are_whole,
 )

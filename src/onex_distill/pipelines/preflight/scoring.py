@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 def scorers_are_there(planned: Planned) -> None:
     """Warn of networks that cannot run here and of the cells that stay empty.
 
-    Raises ValueError for a missing evaluator, for a metric of a network that no scorer is called, and for weights whose
-    SHA-256 differs.
+    Raises ValueError for a missing evaluator, for a metric of a network that no scorer is called or of a row that the
+    network does not give, and for weights whose SHA-256 differs.
     """
     for _, params in planned.parameters(ScorersParams):
         for one in params.networks:
@@ -31,9 +31,12 @@ def scorers_are_there(planned: Planned) -> None:
         for name, metric in planned.parameters(MetricParams):
             if metric.features is None:
                 continue
-            network = metric.features.partition(".")[0]
+            network, _, row = metric.features.partition(".")
             if network not in networks:
                 raise ValueError(f"{name}.features names an {unknown_name('network', network, networks)}")
+            rows = {*networks[network].gives, *networks[network].optional()}
+            if row and row not in rows:
+                raise ValueError(f"{name}.features names an {unknown_name(f'row of {network}', row, rows)}")
             users[network].append(name.removeprefix("metrics."))
         for name, reason in _missing(params, planned).items():
             cells = f"; {', '.join(dict.fromkeys(users[name]))} will be empty" if users[name] else ""

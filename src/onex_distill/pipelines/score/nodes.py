@@ -28,8 +28,6 @@ def score_images(
     """A row per folder or pipeline with every metric and its interval; the comparisons; the measurements."""
     sets = [scored for _, scored in parts_of(features, ["method"])]
     names = [scored.key for scored in sets]
-    if params.reference is not None and params.reference not in names:
-        raise ValueError(f"score.reference {params.reference!r} is no row; rows: {', '.join(names)}")
     reference = next((scored for scored in sets if scored.key == params.reference), None)
     parts = [measure(name, sets, reference, getattr(metrics, name), confidence) for name in METRICS]
     measurements = pd.concat([part for part in parts if len(part)], ignore_index=True)

@@ -1,12 +1,10 @@
 """Nodes of stage two."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 
-from onex_distill.distill.stage_two.backbones import check_backbone
 from onex_distill.distill.stage_two.inputs import AdversarialInputs
 from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.distill.stage_two.refine import refine
@@ -80,20 +78,12 @@ def decode_references(
     return TensorTable(launch(job) / "samples")
 
 
-def check_discriminator(params: AdversarialParams) -> dict[str, Any]:
-    """Refuse a backbone whose weights are not there before any training; describe the accepted one."""
-    check_backbone(params.backbone)
-    description: dict[str, Any] = params.backbone.model_dump(mode="json")
-    return description
-
-
 def refine_adversarially(
     student: ModelFolder,
     inputs: AdversarialInputs,
     params: AdversarialParams,
     compute: ComputeParams,
     runs: Path,
-    _after_backbone: dict[str, Any],
 ) -> tuple[ModelFolder, pd.DataFrame]:
     """Refine the student's detail on its own inference path against the reference images."""
     return refine(student, inputs, params, compute, runs)

@@ -34,10 +34,9 @@ def create_refinement(namespace: str) -> Pipeline:
     """Stage two without a cache: ``<namespace>.stage_one`` to ``<namespace>.stage_two``."""
     template = Pipeline(
         [
-            Node(nodes.check_discriminator, "params:stage_two", "backbone", name="check_discriminator"),
             Node(
                 nodes.refine_adversarially,
-                ["stage_one", "adversarial_inputs", "params:stage_two", "params:compute", "runs", "backbone"],
+                ["stage_one", "adversarial_inputs", "params:stage_two", "params:compute", "runs"],
                 ["stage_two", "stage_two_losses"],
                 name="refine_adversarially",
             ),
