@@ -2,11 +2,13 @@
 
 import logging
 import os
+import textwrap
 import warnings
+from functools import cache
 from pathlib import Path
-from typing import TextIO
 
-from tqdm import tqdm
+from rich.console import Console
+from rich.text import Text
 
 FOREIGN = (  # of other packages, about their own code
     "register_new_resolver",
@@ -20,6 +22,7 @@ FOREIGN = (  # of other packages, about their own code
     ".*workflow tracking",
     "Constructing a DataFrame from a list of sequences with mismatched lengths",
 )
+INDENT, MIN_WIDTH = " " * 9, 40  # of lines that are broken: the width of the time
 FILE_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -37,6 +40,12 @@ def share_cores() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
+@cache
+def console() -> Console:
+    """Where log lines and bars are drawn together: the stream of errors, as results alone belong to the other."""
+    return Console(stderr=True, highlight=False, force_jupyter=False)
+
+
 def silence_loading_bars() -> None:
     """Hide the bars with which models of a second or two are loaded."""
     from diffusers.utils import logging as diffusers_logging
@@ -46,20 +55,39 @@ def silence_loading_bars() -> None:
     transformers_logging.disable_progress_bar()
 
 
-class AboveBars:
-    """A stream whose lines appear above tqdm's bars instead of inside them."""
+class ConsoleHandler(logging.Handler):
+    """Lines above the bars; in a terminal they break between words, and later lines are indented below the first."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        try:
+            style = "yellow" if record.levelno >= logging.WARNING else ""
+            for line in self.lines(self.format(record)):
+                console().print(Text(line, style), soft_wrap=True)
+        except Exception:
+            self.handleError(record)
 
-    def write(self, text: str) -> int:
-        """Write lines; the bars are drawn again below them."""
-        tqdm.write(text, file=self.stream, end="")
-        return len(text)
+    def lines(self, text: str) -> list[str]:
+        """What a text looks like in a terminal of this width; tables keep their lines."""
+        first, *others = text.splitlines() or [""]
+        if not console().is_terminal:
+            return [first, *others]
+        width = max(MIN_WIDTH, console().width)
+        wrapped = textwrap.wrap(first, width, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False)
+        return [*wrapped, *others]
 
-    def flush(self) -> None:
-        """Flush the stream below."""
-        self.stream.flush()
+
+class OwnFormatter(logging.Formatter):
+    """The time and the text; what is more than information says so."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """One line."""
+        level = f"{record.levelname}: " if record.levelno > logging.INFO else ""
+        return f"{record.asctime} {level}{record.message}"
+
+    def usesTime(self) -> bool:  # noqa: N802
+        """Whether records need their time."""
+        return True
 
 
 def own_lines(record: logging.LogRecord) -> bool:
@@ -68,13 +96,22 @@ def own_lines(record: logging.LogRecord) -> bool:
 
 
 def tidy_console() -> None:
-    """Let the console's handler write above bars, without Kedro's lines."""
-    for handler in logging.getLogger().handlers:
-        if type(handler) is logging.StreamHandler and not isinstance(handler.stream, AboveBars):
-            handler.setStream(AboveBars(handler.stream))
-            handler.addFilter(own_lines)
+    """Replace the console's handler by one that prints above bars, without Kedro's lines."""
+    root = logging.getLogger()
+    for handler in root.handlers:
+        if type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)
+            root.addHandler(console_handler())
     logging.getLogger("kedro").setLevel(logging.INFO)
     logging.getLogger("onex_distill").setLevel(logging.DEBUG)
+
+
+def console_handler() -> logging.Handler:
+    """What prints the lines of a run, or of its first rank."""
+    handler = ConsoleHandler(logging.INFO)
+    handler.setFormatter(OwnFormatter(datefmt="%H:%M:%S"))
+    handler.addFilter(own_lines)
+    return handler
 
 
 def log_to(path: Path) -> logging.Handler:

@@ -3,13 +3,12 @@
 import logging
 import math
 from collections.abc import Callable, Mapping
-from typing import Never
 
 import pandas as pd
 import torch
 from pydantic import PositiveInt
-from tqdm import tqdm
 
+from onex_distill.bars import Bar
 from onex_distill.engine.checkpoint import Stateful, load_latest, save_checkpoint
 from onex_distill.engine.run import Run
 from onex_distill.errors import Interrupted
@@ -17,6 +16,7 @@ from onex_distill.parameters import Params
 
 logger = logging.getLogger(__name__)
 
+SHOWN_ENDS = ("loss", "distance")
 SHOWN = 4  # values beside the bar; the history has all
 LOOKED_BACK = 200  # steps in which they are looked for
 Update = Callable[[int], dict[str, float]]
@@ -55,10 +55,11 @@ def train(
         ValueError: The run folder belongs to another run.
     """
     done, history = load_latest(run, states)
+    bar = Bar(run.folder.name, params.steps, "steps", done, run.ranks.is_first)
     if done and run.ranks.is_first:
         logger.info("Resuming %s after step %d of %d.", run.folder.name, done, params.steps)
     bad_steps = 0
-    with run.watching_signals(), run.recording(done), _bar(params.steps, done, run) as bar:
+    with run.watching_signals(), run.recording(done), bar:
         for step in range(done, params.steps):
             values = run.ranks.total(_guarded(update, step, run))
             history.append({"step": step, **values})
@@ -66,9 +67,9 @@ def train(
             bad_steps = 0 if _finite(values) else bad_steps + 1
             if bad_steps and run.ranks.is_first:
                 logger.warning("%s: step %d is not finite and changed no weight (%s).", run.folder.name, step, values)
-            bar.update()
-            if (step + 1) % params.log_every == 0 and run.ranks.is_first:
-                bar.set_postfix(_shown(history))
+            logged = (step + 1) % params.log_every == 0 and run.ranks.is_first
+            bar.advance(_shown(history) if logged else None)
+            if logged:
                 logger.debug("%s step %d/%d %s", run.folder.name, step + 1, params.steps, values)
             given_up, stopping = bad_steps == params.max_nonfinite_steps, run.stop_requested()
             last = step + 1 == params.steps
@@ -83,25 +84,12 @@ def train(
     return pd.DataFrame(history)
 
 
-def _bar(steps: int, done: int, run: Run) -> "tqdm[Never]":
-    hidden = None if run.ranks.is_first else True  # None: shown in a terminal, not in a file
-    return tqdm(
-        total=steps,
-        initial=done,
-        desc=run.folder.name,
-        unit="step",
-        mininterval=1.0,
-        disable=hidden,
-        dynamic_ncols=True,
-    )
-
-
-def _shown(history: list[dict[str, float]]) -> dict[str, str]:
+def _shown(history: list[dict[str, float]]) -> dict[str, float]:
     """The newest of each loss and distance, for the bar; a distance is measured now and then."""
     newest: dict[str, float] = {}
     for values in history[-LOOKED_BACK:]:
-        newest |= {name: value for name, value in values.items() if name.endswith(("loss", "distance"))}
-    return {name.removesuffix("_loss"): f"{value:.3g}" for name, value in list(newest.items())[:SHOWN]}
+        newest |= {name: value for name, value in values.items() if name.endswith(SHOWN_ENDS)}
+    return {name.removesuffix("_loss").replace("_", " "): value for name, value in list(newest.items())[:SHOWN]}
 
 
 def _guarded(update: Update, step: int, run: Run) -> dict[str, float]:

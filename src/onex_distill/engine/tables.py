@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from onex_distill.bars import Bar
 from onex_distill.engine.run import Run
 from onex_distill.errors import Interrupted
 from onex_distill.storage.image_table import ImageWriter
@@ -42,13 +42,15 @@ def write_table(
     """
     writer = kind(run.result / name, len(index), rows_per_shard)
     rounds = range(0, writer.shards, run.ranks.count)
-    with run.watching_signals(), torch.inference_mode():
-        for first in tqdm(rounds, desc=run.folder.name, unit="batch", disable=None if run.ranks.is_first else True):
+    bar = Bar(run.folder.name, len(rounds), "batches", shown=run.ranks.is_first)
+    with run.watching_signals(), torch.inference_mode(), bar:
+        for first in rounds:
             number = first + run.ranks.index
             if number < writer.shards and not writer.has(number):
                 writer.write(number, make(writer.rows_of(number)))
             if run.stop_requested() and first != rounds[-1]:
                 raise Interrupted(f"{run.folder.name} was stopped; {first + 1} of {writer.shards} batches are kept")
+            bar.advance()
     run.ranks.wait()
     if run.ranks.is_first:
         writer.finish(index)

@@ -12,6 +12,7 @@ from onex_distill.engine.job import execute, read_job
 from onex_distill.engine.launch import is_hopeless, record_error
 from onex_distill.engine.ranks import Ranks
 from onex_distill.errors import USER_ERRORS, Interrupted
+from onex_distill.terminal import console_handler
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ def main(path: Path) -> int:
     """Exit status 0 when the job is done, or when a restart would not mend what ended it."""
     job, identity = read_job(path)
     rank = int(os.environ["RANK"])
-    logging.basicConfig(level=logging.WARNING if rank else logging.INFO, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.WARNING if rank else logging.INFO, handlers=[console_handler()])
     if is_hopeless(job.folder):
         return 0
     try:

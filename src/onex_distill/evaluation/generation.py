@@ -15,8 +15,8 @@ from diffusers import StableDiffusion3Pipeline
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
-from tqdm import tqdm
 
+from onex_distill.bars import Bar
 from onex_distill.cache.export import FractionalStableDiffusion3Pipeline
 from onex_distill.engine.job import Job
 from onex_distill.engine.randomness import seed_of
@@ -138,14 +138,15 @@ def make_images(
     folder.mkdir(parents=True, exist_ok=True)
     batches = [wanted[start : start + batch_size] for start in range(0, len(wanted), batch_size)]
     rounds = range(0, len(batches), run.ranks.count)
-    with run.watching_signals():
-        for first in tqdm(rounds, desc="generating", unit="batch", disable=None if run.ranks.is_first else True):
+    with run.watching_signals(), Bar("generating", len(rounds), "batches", shown=run.ranks.is_first) as bar:
+        for first in rounds:
             number = first + run.ranks.index
             if number < len(batches):
                 _make_batch(pipeline, batches[number], settings, folder)
             if run.stop_requested() and first != rounds[-1]:
                 made = len(list(folder.glob("*.png")))
                 raise Interrupted(f"generating was stopped; {made} of {len(wanted)} images are written")
+            bar.advance()
     run.ranks.wait()
     if run.ranks.is_first:
         lines = [json.dumps(_record(image, settings), ensure_ascii=False) for image in wanted]

@@ -1,6 +1,8 @@
 """Tells what a run is doing, how long it takes, and where its results are."""
 
+import json
 import logging
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,26 +13,36 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Node, Pipeline
 
+from onex_distill.bars import set_rest
+from onex_distill.evaluation.report.summary import summary
 from onex_distill.hooks.data import data_folder
 from onex_distill.storage.records import RECORDS, read_records
 from onex_distill.terminal import duration, log_to, tidy_console
 
 logger = logging.getLogger(__name__)
 
-SHOWN = ("report", "sample_grid", "student_pipeline")  # whose paths end a run
-COLUMNS = ("nfe", "fid", "alignment", "diversity", "precision", "recall")
+SHOWN = ("report", "sample_grid", "student_pipeline", "contact_sheet", "generated_images")  # whose paths end a run
 LOG_FILE = "log.txt"
+QUICK = 2.0  # seconds; a node that needs less has no line of its own
+GROUP = 3  # quick nodes in a row that are named together
+DEFAULT_ENVIRONMENTS = ("None", "local", "base")
+TYPICAL = Path(__file__).with_name("typical_seconds.json")  # of the nodes of conf/base on two CPU cores
+TRUSTED = 30.0  # seconds until the pace of this run begins to outweigh that of the last
 
 
 class ProgressHook:
-    """A line for each node before it runs, and the results after the last."""
+    """A line for each node that takes time, and the results after the last."""
 
     def __init__(self) -> None:
         self._data = Path()
         self._catalog: CatalogProtocol[Any, Any] | None = None
         self._file: logging.Handler | None = None
+        self._lock = threading.RLock()
         self._waiting: list[str] = []
+        self._running: dict[str, tuple[float, str, threading.Timer]] = {}  # when it began, its line, what shows it
+        self._quick: list[tuple[int, str]] = []
         self._expected: dict[str, float] = {}
+        self._spent = self._foreseen = 0.0
         self._total, self._begun = 0, 0.0
 
     @hook_impl
@@ -43,46 +55,71 @@ class ProgressHook:
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]
     ) -> None:
-        """Begin the log file, and say how long the nodes took when they last ran."""
+        """Begin the log file, and find out how long the nodes took when they last ran."""
         version = str(getattr(catalog, "_save_version", None) or run_params["run_id"])
         self._catalog, self._begun = catalog, time.monotonic()
-        self._file = log_to(self._data / RECORDS / version / LOG_FILE)
+        path = self._data / RECORDS / version / LOG_FILE
+        self._file = log_to(path)
         self._waiting, self._total = [node.name for node in pipeline.nodes], len(pipeline.nodes)
-        self._expected = {
-            name: node.seconds
-            for record in read_records(self._data).values()
-            if record.env == str(run_params["env"])
-            for name, node in record.nodes.items()
-        }
-        logger.info(
-            "%d nodes as %s; every line is in %s.", self._total, version, self._data / RECORDS / version / LOG_FILE
-        )
+        self._quick, self._running, self._spent, self._foreseen = [], {}, 0.0, 0.0
+        env = str(run_params["env"])
+        self._expected = json.loads(TYPICAL.read_text()) if env in DEFAULT_ENVIRONMENTS else {}
+        for record in read_records(self._data).values():
+            if record.env == env:
+                self._expected |= {name: node.seconds for name, node in record.nodes.items()}
+        left = self._left(self._waiting)
+        told = "" if left is None else f", about {duration(left)}"
+        logger.info("%d nodes as version %s%s; every line is in %s", self._total, version, told, path)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
-        """One line: what runs, what it took the last time, what it makes, and the time that is left."""
-        number = self._total - len(self._waiting) + 1
-        if node.name in self._waiting:
-            self._waiting.remove(node.name)
-        what = (node.func.__doc__ or "").strip().splitlines()
-        expected = self._expected.get(node.name)
-        known = [self._expected.get(name) for name in (node.name, *self._waiting)]
-        left = None if None in known else sum(seconds for seconds in known if seconds is not None)
-        times = [f"about {duration(expected)}"] if expected is not None else []
-        times += [f"{duration(left)} left in all"] if left is not None else []
-        told = f" ({', '.join(times)})" if times else ""
-        made = ", ".join(node.outputs[:3]) + (" ..." if len(node.outputs) > 3 else "")
-        logger.info("[%d/%d] %s: %s -> %s%s", number, self._total, node.name, what[0] if what else "", made, told)
+        """One line for a node that takes time: what runs, what it makes, how long, and the time that is left."""
+        with self._lock:
+            number = self._total - len(self._waiting) + 1
+            if node.name in self._waiting:
+                self._waiting.remove(node.name)
+            expected = self._expected.get(node.name)
+            rest, in_all = self._left(self._waiting), self._left([node.name, *self._waiting])
+            set_rest(rest)
+            times = [f"about {duration(expected)}"] if expected is not None else []
+            times += [f"{duration(in_all)} left in all"] if in_all is not None else []
+            made = ", ".join(node.outputs[:2]) + (" ..." if len(node.outputs) > 2 else "")
+            told = f" ({', '.join(times)})" if times else ""
+            line = f"[{number}/{self._total}] {node.name}: {_what(node)} -> {made}{told}"
+            timer = threading.Timer(QUICK, self._show, [node.name])
+            timer.daemon = True
+            self._running[node.name] = (time.monotonic(), line, timer)
+            if expected is not None and expected >= QUICK:
+                self._show(node.name)
+            else:
+                timer.start()
+
+    @hook_impl
+    def after_node_run(self, node: Node) -> None:
+        """A node that was quick is in the log file alone, or in one line with others."""
+        with self._lock:
+            begun, line, timer = self._running.pop(node.name)
+            timer.cancel()
+            seconds = time.monotonic() - begun
+            self._spent += seconds
+            self._foreseen += self._expected.get(node.name, seconds)
+            if line:
+                logger.debug(line)
+                self._quick.append((self._number(line), node.name))
+
+    @hook_impl
+    def on_node_error(self, node: Node) -> None:
+        """Show which node it was."""
+        self._show(node.name)
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline) -> None:
         """The metrics, what they were judged against, the time, and where to look."""
+        self._show_quick()
         made = pipeline.all_outputs()
         if self._catalog is not None and "metrics_table" in made:
             table: pd.DataFrame = self._catalog.load("metrics_table")
-            columns = [name for name in COLUMNS if name in table.columns]
-            shown = table.set_index("method")[columns].map(lambda value: f"{value:.4g}")
-            logger.info("Metrics, judged against the images of the first row:\n%s", shown.to_string())
+            logger.info(summary(table))
         for name in SHOWN:
             if self._catalog is not None and name in made:
                 logger.info("%s: %s", name, self._catalog[name]._get_load_path())
@@ -92,10 +129,47 @@ class ProgressHook:
     @hook_impl
     def on_pipeline_error(self) -> None:
         """End the log file."""
+        for _, _, timer in self._running.values():
+            timer.cancel()
         self._end()
 
+    def _show(self, name: str) -> None:
+        with self._lock:
+            begun, line, timer = self._running.get(name, (0.0, "", None))
+            if line and timer is not None:
+                self._show_quick()
+                logger.info(line)
+                self._running[name] = (begun, "", timer)
+
+    def _show_quick(self) -> None:
+        """One line for several quick nodes; one or two are not worth it."""
+        if len(self._quick) >= GROUP:
+            (first, first_name), (last, last_name) = self._quick[0], self._quick[-1]
+            logger.info(
+                "[%d-%d/%d] %d quick nodes, %s to %s", first, last, self._total, len(self._quick), first_name, last_name
+            )
+        self._quick = []
+
+    def _left(self, names: list[str]) -> float | None:
+        """Seconds that nodes will take, at the pace of this run; None when one has never been timed."""
+        if not all(name in self._expected for name in names):
+            return None
+        pace = (self._spent + TRUSTED) / (self._foreseen + TRUSTED)
+        return pace * sum(self._expected[name] for name in names)
+
+    def _number(self, line: str) -> int:
+        return int(line[1:].partition("/")[0])
+
     def _end(self) -> None:
+        set_rest(None)
         if self._file is not None:
             logging.getLogger().removeHandler(self._file)
             self._file.close()
             self._file = None
+
+
+def _what(node: Node) -> str:
+    """The first clause of what the node's function says of itself."""
+    first = (node.func.__doc__ or "").strip().partition("\n")[0]
+    clause = first.partition("; ")[0].partition(". ")[0].rstrip(".").replace("``", "")
+    return clause[:1].lower() + clause[1:] if clause[1:2].islower() else clause

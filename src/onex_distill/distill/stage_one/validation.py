@@ -116,7 +116,7 @@ class BestStudent:
             save(partial)
             if self.run.ranks.is_first:
                 replace_folder(partial, final)
-                logger.info("%s: the best student is that of step %d now.", self.run.folder.name, finished)
+                logger.debug("%s: the best student is that of step %d now.", self.run.folder.name, finished)
             self.finished, self.distance = finished, distance
         if self.run.ranks.is_first:
             for number in self._superseded(finished):

@@ -60,4 +60,4 @@ def described(name: str) -> Column:
 
 def number(value: float, digits: int) -> str:
     """A number in the one format of all tables; a dash where there is none."""
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+    return "-" if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"  # no minus before a zero

@@ -115,7 +115,10 @@ def plan_resources(compute: ComputeParams, runs: Path, **needs: Estimate) -> pd.
             "sharding": compute.sharding,
         }
     )
-    logger.info("Resources (%.1f GiB of memory per rank, %.1f GiB of disk free):", gib(memory), gib(disk))
-    for line in table.round(3).to_string(index=False).splitlines():
-        logger.info(line)
+    most = max(need["memory"] for need in needs.values())
+    logger.info(
+        "Needs at most %.2f GiB of memory per rank (%.1f are free) and %.2f GiB of disk (%.1f are free).",
+        *(gib(size) for size in (most, memory, used, disk)),
+    )
+    logger.debug("Resources:\n%s", table.round(3).to_string(index=False))
     return table
