@@ -7,9 +7,11 @@ import sys
 import warnings
 
 import pytest
-from tqdm import tqdm
+from rich.console import Console
 
-from onex_distill.terminal import FOREIGN, AboveBars, duration, own_lines, silence_foreign
+from onex_distill import bars, terminal
+from onex_distill.bars import Bar, set_rest
+from onex_distill.terminal import FOREIGN, ConsoleHandler, duration, own_lines, silence_foreign
 from support import PROJECT
 
 
@@ -34,14 +36,15 @@ def shown(tmp_path_factory):
     return result.stderr, next(data.glob("runs/*/log.txt")).read_text(encoding="utf-8")
 
 
-def test_a_node_is_one_line_with_what_it_makes(shown):
+def test_quick_nodes_have_no_line_and_the_log_file_has_them(shown):
     lines = [line for line in shown[0].splitlines() if line.strip()]
-    nodes = [line for line in lines if "[1/2]" in line or "[2/2]" in line]
-    assert len(nodes) == 2
-    assert "prepare_prompts: Check the captions" in nodes[0]
-    assert nodes[0].endswith("-> prompts")
+    assert len(lines) == 2
+    assert "2 nodes as version" in lines[0]
     assert "Done in" in lines[-1]
-    assert len(lines) == 4
+    nodes = [line for line in shown[1].splitlines() if "[1/2]" in line or "[2/2]" in line]
+    assert "prepare_prompts: check the captions" in nodes[0]
+    assert nodes[0].endswith("-> prompts")
+    assert len(nodes) == 2
 
 
 def test_the_log_file_has_the_lines_that_the_terminal_has_not(shown):
@@ -60,13 +63,70 @@ def test_warnings_that_nobody_can_act_on_are_not_shown(shown):
             warnings.warn("of ours", UserWarning, stacklevel=1)
 
 
-def test_lines_appear_above_a_bar():
-    stream = io.StringIO()
-    with tqdm(total=2, file=stream, ncols=30) as bar:
-        bar.update()
-        AboveBars(stream).write("a line\n")
-        bar.update()
-    assert "\ra line\n" in stream.getvalue() or stream.getvalue().count("a line\n") == 1
+@pytest.fixture
+def screen(monkeypatch):
+    """A terminal of 60 columns that is a string."""
+    drawn = Console(file=io.StringIO(), force_terminal=True, force_interactive=True, width=60, highlight=False)
+    monkeypatch.setattr(terminal, "console", lambda: drawn)
+    monkeypatch.setattr(bars, "console", lambda: drawn)
+    return drawn
+
+
+def record(text):
+    return logging.LogRecord("onex_distill", logging.INFO, "", 0, text, None, None)
+
+
+def test_lines_appear_above_a_bar_and_leave_nothing_of_it(screen):
+    with Bar("training", 4, "steps") as bar:
+        bar.advance({"student": 0.25, "fake score": 0.5, "validation distance": 12.0})
+        ConsoleHandler().emit(record("a line"))
+        bar.advance()
+    text = screen.file.getvalue()
+    assert "\x1b[2Ka line" in text  # the bar's line is wiped before it
+    assert text.rstrip().endswith("\x1b[2K")  # and at the end
+
+
+def test_a_bar_says_values_and_the_time_left_for_this_and_in_all(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
+    bar = Bar("training", 40, "steps", done=10, shown=True)
+    set_rest(600)
+    try:
+        now[0] = 130.0
+        for _ in range(10):
+            bar.advance({"student": 0.25, "fake score": 0.5, "validation distance": 12.0})
+        assert bar.text() == "steps, 60 s left, 11 min in all; student 0.25, fake score 0.5, validation distance 12"
+        set_rest(None)
+        assert bar.text().startswith("steps, 60 s left; student")
+    finally:
+        set_rest(None)
+
+
+def test_without_a_terminal_there_are_lines_at_growing_intervals(monkeypatch, caplog):
+    now = [0.0]
+    monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(bars, "console", lambda: Console(file=io.StringIO(), force_terminal=False))
+    with (
+        caplog.at_level(logging.INFO),
+        Bar("training", 1000, "steps") as bar,
+        Bar("other", 1000, "steps", shown=False) as other,
+    ):
+        for second in range(1000):
+            now[0] = float(second)
+            bar.advance({"student": 0.25})
+            other.advance({"student": 0.25})
+    assert [line.split()[1] for line in caplog.messages] == ["31/1000", "91/1000", "211/1000", "451/1000", "931/1000"]
+    assert caplog.messages[0] == "training 31/1000 steps, 16 min left; student 0.25"
+
+
+def test_lines_break_between_words_and_tables_are_left_alone(screen):
+    name = "fractional_167.cotraining_losses_and_a_long_name"
+    text = f"07:00:00 [1/2] sample_stage_one_2: of every block -> {name}, cost\n" + "a  table " * 9
+    lines = ConsoleHandler().lines(text)
+    assert all(len(line) <= 60 for line in lines[:-1])
+    assert " ".join(line.strip() for line in lines[:-1]) == text.splitlines()[0]
+    assert all(line.startswith(" " * 9) for line in lines[1:-1])
+    assert lines[-1] == "a  table " * 9
 
 
 @pytest.mark.parametrize(

@@ -80,12 +80,12 @@ class ConsoleHandler(logging.Handler):
 class OwnFormatter(logging.Formatter):
     """The time and the text; what is more than information says so."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+    def formatMessage(self, record: logging.LogRecord) -> str:
         """One line."""
         level = f"{record.levelname}: " if record.levelno > logging.INFO else ""
         return f"{record.asctime} {level}{record.message}"
 
-    def usesTime(self) -> bool:  # noqa: N802
+    def usesTime(self) -> bool:
         """Whether records need their time."""
         return True
 

@@ -1,5 +1,7 @@
 """The metrics table as a terminal shows it at the end of a run."""
 
+from itertools import chain
+
 import pandas as pd
 
 from onex_distill.evaluation.report.columns import ARROWS, PRIMARY, SPREAD, described, number
@@ -13,8 +15,10 @@ def summary(metrics: pd.DataFrame) -> str:
 
     The first row is the one that distances are to.
     """
-    first = [next((n for n in names if n in metrics and metrics[n].notna().any()), None) for names in (PRIMARY, SPREAD)]
-    names = [name for name in ("nfe", "fid", *first, *OTHERS) if name in metrics]
+    firsts = [
+        [name for name in group if name in metrics and metrics[name].notna().any()][:1] for group in (PRIMARY, SPREAD)
+    ]
+    names = [name for name in ("nfe", "fid", *chain(*firsts), *OTHERS) if name in metrics]
     shown = pd.DataFrame({_head(name): [_cell(row, name) for _, row in metrics.iterrows()] for name in names})
     shown.insert(0, "", metrics["method"].astype(str).to_numpy())
     while len(shown.columns) > 2 and len(_lines(shown)[0]) > WIDTH:
@@ -41,5 +45,5 @@ def _head(name: str) -> str:
 def _cell(row: pd.Series, name: str) -> str:
     digits = described(name).digits
     value, low, high = (float(row.get(key, "nan")) for key in (name, f"{name}_low", f"{name}_high"))
-    interval = "" if pd.isna(low) else f" ({number(low, digits)}–{number(high, digits)})"
+    interval = "" if pd.isna(low) else f" [{number(low, digits)}, {number(high, digits)}]"
     return number(value, digits) + interval

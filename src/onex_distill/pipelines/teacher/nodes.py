@@ -76,7 +76,7 @@ def encode_training_images(
     rows = torch.randint(len(train), (params.count,), generator=draws)
     latents, encoder = [], autoencoder.load()
     for batch in rows.split(params.batch_size):
-        named = {name: torch.from_numpy(train[name].to_numpy())[batch] for name in NAMED}
+        named = {name: torch.from_numpy(train[name].to_numpy(copy=True))[batch] for name in NAMED}
         images = render(named | sample_free_attributes(named, draws), draws)
         latents.append(encoder.encode(images * 2 - 1).latent_dist.mean)
     index = train.loc[rows.numpy(), ["id", "text"]].rename(columns={"id": "prompt_id"})
