@@ -50,11 +50,51 @@ def contents(metrics):
 
 
 def test_the_verdict_judges_by_teacher_floor_and_aims(metrics):
-    text = " ".join(verdict(metrics, "teacher", "teacher_null", params()))
+    sentences = verdict(metrics, "teacher", "teacher_null", params())
+    text = " ".join(sentences)
+    assert sentences[0] == "student misses its aim for alignment, and meets that for diversity."
     assert "1.67 evaluations of the network where the teacher needs 56: 33.6 times fewer" in text
     assert "3.7 points below it, which misses the aim of at most 2 points below" in text
     assert "is 4.5 times the floor" in text
     assert "is 1.15 times the teacher's, which meets the aim of 1.1" in text
+
+
+@pytest.mark.parametrize(
+    ("points", "ratio", "first"),
+    [
+        (4.0, 1.1, "student meets its aims for alignment and diversity."),
+        (2.0, 1.2, "student misses its aims for alignment and diversity."),
+        (None, 1.2, "student misses its aim for diversity."),
+    ],
+)
+def test_the_first_sentence_is_the_judgement(metrics, points, ratio, first):
+    judged = params(alignment_points=points, diversity_ratio=ratio)
+    assert verdict(metrics, "teacher", None, judged)[0] == first
+
+
+def test_charts_zoom_on_students_and_show_what_the_teacher_reaches(metrics):
+    teacher_2 = metrics.iloc[[0]].assign(method="teacher_2", nfe=4.0, alignment=0.376)
+    given = contents(pd.concat([metrics, teacher_2]))
+    row = {"method": "teacher_2", "key": "teacher_2", "metric": "fid", "reason": ""}
+    given.measurements.loc[len(given.measurements)] = pd.Series(row)
+    html = page(given, params())
+    charts = html.partition("<h2>Quality against cost</h2>")[2].partition("<h2>")[0]
+    assert charts.count("<circle") == 2  # the student's alone
+    assert charts.count('class="level"') == 2
+    assert ">teacher_null</text>" in charts
+    assert ">teacher</text>" in charts
+    assert "teacher_2" not in charts
+
+
+def test_losses_that_never_meet_have_charts_of_their_own(metrics):
+    rows = [("run", step, "residual_loss", 0.1) for step in range(5)]
+    rows += [("run", step, name, 5.0) for step in range(5, 9) for name in ("generator_loss", "output_loss")]
+    losses = pd.DataFrame(rows, columns=["run", "step", "loss", "value"])
+    html = page(contents(metrics)._replace(losses=losses), params())
+    trainings = html.partition("<h2>Trainings</h2>")[2].partition("<h2>")[0]
+    assert trainings.count("<svg") == 2
+    assert "Losses of run, steps 0 to 4" in trainings
+    assert "Losses of run, steps 5 to 8" in trainings
 
 
 def test_without_a_null_row_there_is_no_floor_and_without_aims_no_judgement(metrics):

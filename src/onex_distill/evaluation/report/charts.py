@@ -48,14 +48,24 @@ class Axis(NamedTuple):
         return [first + number * step for number in range(int((self.high - first) / step + 1e-9) + 1)]
 
 
-def scatter(points: Sequence[Point], x_title: str, y_title: str, alternative: str) -> str:
-    """Marks with vertical error bars, numbered; the legend names the numbers."""
+def scatter(
+    points: Sequence[Point], x_title: str, y_title: str, alternative: str, rules: Sequence[tuple[str, float]] = ()
+) -> str:
+    """Marks with vertical error bars, numbered; the legend names the numbers. ``rules`` are named dashed levels."""
     known = [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
     if not known:
         return ""
+    levels = [(name, value) for name, value in rules if math.isfinite(value)]
     heights = [value for point in known for value in (point.y, point.low, point.high) if math.isfinite(value)]
+    heights += [value for _, value in levels]
     x, y = _axis([point.x for point in known], LEFT, WIDTH - RIGHT), _axis(heights, HEIGHT - BOTTOM, TOP)
     marks, legend = [], []
+    for name, value in levels:
+        place = y.place(value)
+        marks.append(
+            f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{place:.1f}" y2="{place:.1f}"/>'
+            f'<text x="{WIDTH - RIGHT}" y="{place - 4:.1f}" text-anchor="end">{escape(name)}</text>'
+        )
     for number, point in enumerate(known, start=1):
         colour = COLOURS[(number - 1) % len(COLOURS)]
         left, top = x.place(point.x), y.place(point.y)

@@ -21,6 +21,7 @@ from onex_distill.evaluation.report.columns import ARROWS, MAIN, PRIMARY, descri
 from onex_distill.evaluation.report.verdict import verdict
 from onex_distill.evaluation.sets import NULL, REFERENCE
 
+MOST = 8  # evaluations of what the charts show
 PACKAGES = ("torch", "diffusers", "transformers", "kedro", "clean-fid")
 STYLE = """
 :root{color-scheme:light dark;--ink:#1a1a1a;--paper:#fff;--rule:#d7d7d7;--soft:#f4f4f4;--bad:#b00020}
@@ -33,11 +34,13 @@ font:16px/1.5 system-ui,sans-serif}h1{font-size:1.6rem}h2{font-size:1.25rem;marg
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding:.3rem 0}th,td{padding:.35rem .6rem;border-bottom:1px solid var(--rule);text-align:right;
 vertical-align:top;white-space:nowrap}th[scope=row],th:first-child{text-align:left}thead th{border-bottom:2px solid}
+th[scope=row]{position:sticky;left:0;background:var(--paper)}tr.own th[scope=row]{background:var(--soft)}
 small{display:block;opacity:.75;font-weight:400}tr.own{background:var(--soft);font-weight:600}
 img,svg{max-width:100%;height:auto}svg{width:100%;max-width:640px;font:13px system-ui,sans-serif}
 svg text{fill:var(--ink)}.rule{stroke:var(--rule)}figure{margin:1rem 0}
+figure.wide img{min-width:56rem}figure.wide figcaption{position:sticky;left:0}
 .legend{list-style:none;padding:0;margin:.3rem 0;display:flex;flex-wrap:wrap;gap:.2rem 1rem}
-.key{display:inline-block;width:.8em;height:.8em;margin-right:.4em}
+.level{stroke:var(--ink);stroke-dasharray:6 4}.key{display:inline-block;width:.8em;height:.8em;margin-right:.4em}
 .charts{display:grid;gap:1rem;
 grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr))}details{margin:.8rem 0}summary{cursor:pointer}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;background:var(--soft);padding:.8rem}img{background:#fff}
@@ -70,6 +73,7 @@ def page(contents: Contents, params: ReportParams) -> str:
     sentences = verdict(metrics, teacher, null, params)
     banner = '<p class="banner" role="alert">Made at test sizes: no number on this page means anything.</p>'
     spoken = " ".join(escape(sentence) for sentence in sentences)
+    shown = ", ".join(metrics["method"].astype(str))
     body = [
         banner if params.meaningless else "",
         "<h1>How good is the student?</h1>",
@@ -77,9 +81,9 @@ def page(contents: Contents, params: ReportParams) -> str:
         "<h2>What was measured</h2>",
         _metrics_table(metrics, [name for name in MAIN if name in metrics], params.student, "The columns that matter"),
         _folded(metrics, contents, params),
-        f'<h2>Quality against cost</h2><div class="charts">{_quality_charts(metrics, teacher)}</div>',
+        f'<h2>Quality against cost</h2><div class="charts">{_quality_charts(metrics, keys, teacher, null)}</div>',
         "<h2>Samples</h2>",
-        _picture(contents.samples, "A row per method, a column per caption; same captions and same noise."),
+        _picture(contents.samples, f"A row per method, a column per caption; same captions and same noise: {shown}."),
         f"<h2>Best and worst of {escape(params.student)}</h2>",
         _picture(
             contents.extremes, "Captions by their score: best, median and worst, each with its score and caption."
@@ -169,41 +173,64 @@ def _comparisons(comparisons: pd.DataFrame, student: str) -> str:
     )
 
 
-def _quality_charts(metrics: pd.DataFrame, teacher: str) -> str:
-    """FID and the first score against evaluations, without rows of many evaluations, which would squeeze the rest."""
-    students = metrics[(metrics["nfe"] <= 8) & (metrics["method"] != teacher)]
-    names = ["fid", next((name for name in PRIMARY if name in metrics), "")]
+def _quality_charts(metrics: pd.DataFrame, keys: "pd.Series[str]", teacher: str, null: str | None) -> str:
+    """FID and the first score of the students against evaluations; what the teacher reaches is a dashed level.
+
+    Rows of the teacher itself and of many evaluations would squeeze the students.
+    """
+    undistilled = {str(method) for key, method in keys.items() if str(key).startswith(REFERENCE)} | {teacher}
+    students = metrics[(metrics["nfe"] <= MOST) & ~metrics["method"].isin(undistilled)]
+    first = [name for name in PRIMARY if name in metrics][:1]
     charts = []
-    for name in (one for one in names if one in metrics):
+    for name in (one for one in ("fid", *first) if one in metrics):
         column = described(name)
         points = [
             Point(str(row["method"]), row["nfe"], row[name], row[f"{name}_low"], row[f"{name}_high"])
             for _, row in students.iterrows()
         ]
-        title = f"{column.title} {ARROWS[column.better]} against evaluations per image, of methods with at most 8"
-        charts.append(scatter(points, "evaluations per image", column.title, title))
+        level = null if name == "fid" else teacher
+        levels = [(str(row["method"]), row[name]) for _, row in metrics.iterrows() if row["method"] == level]
+        title = f"{column.title} {ARROWS[column.better]} against evaluations per image, students of at most {MOST}"
+        charts.append(scatter(points, "evaluations per image", column.title, title, levels))
     return "".join(charts)
 
 
 def _loss_charts(losses: pd.DataFrame) -> str:
+    """A chart per training; losses that are never there at the same steps have charts of their own."""
     charts = []
     for run, table in losses.groupby("run", sort=False):
-        series = []
-        for loss, rows in table.groupby("loss", sort=False):
-            smooth = rows["value"].rolling(max(1, len(rows) // 20), min_periods=1).mean()
-            every = max(1, len(rows) // 300)
-            series.append((str(loss), rows["step"].iloc[::every].tolist(), smooth.iloc[::every].tolist()))
-        title = f"Losses of {run}, smoothed over a twentieth of the run"
-        charts.append(lines(series, "step", "loss", title))
+        for part in _together(table):
+            series = []
+            for loss, rows in part.groupby("loss", sort=False):
+                smooth = rows["value"].rolling(max(1, len(rows) // 20), min_periods=1).mean()
+                every = max(1, len(rows) // 300)
+                name = str(loss).removesuffix("_loss").replace("_", " ")
+                series.append((name, rows["step"].iloc[::every].tolist(), smooth.iloc[::every].tolist()))
+            steps = f"steps {part['step'].min()} to {part['step'].max()}"
+            charts.append(lines(series, "step", "loss", f"Losses of {run}, {steps}, smoothed over a twentieth"))
     return "".join(charts)
+
+
+def _together(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """The losses of a run, in groups whose ranges of steps overlap."""
+    spans = table.groupby("loss", sort=False)["step"].agg(["min", "max"]).sort_values("min", kind="stable")
+    groups: list[list[str]] = []
+    last = -1
+    for loss, first, end in spans.itertuples():
+        if not groups or first > last:
+            groups.append([])
+        groups[-1].append(loss)
+        last = max(last, end)
+    return [table[table["loss"].isin(group)] for group in groups]
 
 
 def _picture(image: Image.Image, text: str) -> str:
     buffer = io.BytesIO()
     image.quantize(256).save(buffer, format="PNG", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
+    said = escape(text, quote=True)
     return (
-        f'<figure class="wide" tabindex="0"><img alt="{escape(text, quote=True)}" width="{image.width}" '
+        f'<figure class="wide" tabindex="0" role="region" aria-label="{said}"><img alt="{said}" width="{image.width}" '
         f'height="{image.height}" src="data:image/png;base64,{data}"><figcaption>{escape(text)}</figcaption></figure>'
     )
 
@@ -214,7 +241,8 @@ def _what_was_run(parameters: Mapping[str, Any]) -> str:
     machine = f"{platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}"
     text = yaml.safe_dump(_plain(parameters), sort_keys=False, allow_unicode=True)
     return (
-        f"<p>{date}; {escape(machine)}; {escape(versions)}.</p><details><summary>All parameters</summary>"
+        f"<p>{date}; {escape(machine)}; {escape(versions)}. The commit and the versions that were "
+        f"read are in <code>run.json</code> of the same run.</p><details><summary>All parameters</summary>"
         f"<pre>{escape(text)}</pre></details>"
     )
 

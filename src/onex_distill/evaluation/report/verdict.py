@@ -1,5 +1,7 @@
 """How good the student is, in words: against the teacher, the null row and the aims."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from onex_distill.evaluation.params import ReportParams
@@ -24,8 +26,9 @@ def verdict(metrics: pd.DataFrame, teacher: str, null: str | None, params: Repor
     student, reference = rows[params.student], rows[teacher]
     saved = reference["nfe"] / student["nfe"]
     sentences = [
+        *_judgement(student, reference, params),
         f"{params.student} makes an image with {student['nfe']:.2f} evaluations of the network where the teacher needs "
-        f"{reference['nfe']:.0f}: {saved:.1f} times fewer."
+        f"{reference['nfe']:.0f}: {saved:.1f} times fewer.",
     ]
     sentences += _primary(student, reference, params)
     sentences += _distance(student, rows.get(str(null)))
@@ -33,8 +36,31 @@ def verdict(metrics: pd.DataFrame, teacher: str, null: str | None, params: Repor
     return sentences
 
 
+def _judgement(student: pd.Series, teacher: pd.Series, params: ReportParams) -> list[str]:
+    """Whether the student is what was aimed at; nothing where nothing was aimed at or measured."""
+    name, spread = _first(student, PRIMARY), _first(student, SPREAD)
+    met = {}
+    if name == "alignment" and params.alignment_points is not None:
+        met["alignment"] = 100 * (teacher[name] - student[name]) <= params.alignment_points
+    if spread is not None and params.diversity_ratio is not None:
+        met["diversity"] = student[spread] / teacher[spread] >= params.diversity_ratio
+    if not met:
+        return []
+    missed = [name for name, is_met in met.items() if not is_met]
+    if not missed:
+        return [f"{params.student} meets its aims for {' and '.join(met)}."]
+    good = [name for name in met if name not in missed]
+    rest = f", and meets that for {' and '.join(good)}" if good else ""
+    aims = "aim" if len(missed) == 1 else "aims"
+    return [f"{params.student} misses its {aims} for {' and '.join(missed)}{rest}."]
+
+
+def _first(student: pd.Series, names: Sequence[str]) -> str | None:
+    return next((name for name in names if pd.notna(student.get(name))), None)
+
+
 def _primary(student: pd.Series, teacher: pd.Series, params: ReportParams) -> list[str]:
-    name = next((one for one in PRIMARY if pd.notna(student.get(one))), None)
+    name = _first(student, PRIMARY)
     if name is None:
         return []
     column = described(name)
@@ -59,7 +85,7 @@ def _distance(student: pd.Series, null: pd.Series | None) -> list[str]:
 
 
 def _spread(student: pd.Series, teacher: pd.Series, params: ReportParams) -> list[str]:
-    name = next((one for one in SPREAD if pd.notna(student.get(one))), None)
+    name = _first(student, SPREAD)
     if name is None:
         return []
     ratio = student[name] / teacher[name]
