@@ -88,12 +88,27 @@ def test_every_image_names_its_caption_and_settings(job, student):
             "file_name": "00001-01.png",
             "text": TEXTS[1],
             "seed": str(records[3]["seed"]),
+            "model": f"{student.path.parent.name}/student",
+            "height": "32",
+            "width": "32",
+            "num_inference_steps": "2",
+            "guidance_scale": "1.0",
             "nfe": "1.75",
         }
     pipeline = student.load()
     pipeline.set_progress_bar_config(disable=True)
     draws = torch.Generator().manual_seed(records[3]["seed"])
     assert nearly(pipeline(TEXTS[1], nfe=1.75, generator=draws).images[0].tobytes(), pixels(folder / "00001-01.png"))
+
+
+def test_settings_that_are_left_out_are_written_too(job):
+    folder = launch(job(teacher=TeacherParams(num_inference_steps=3, guidance_scale=2.0))) / "images"
+    ours, theirs = (
+        json.loads((place / "metadata.jsonl").read_text().splitlines()[0]) for place in (folder, folder / "teacher")
+    )
+    assert (ours["num_inference_steps"], ours["nfe"], ours["height"]) == (2, 1.5, 32)  # two of four blocks once
+    assert (theirs["num_inference_steps"], theirs["guidance_scale"], theirs["nfe"]) == (3, 2.0, 6)
+    assert ours["seed"] == theirs["seed"]
 
 
 def test_an_image_does_not_change_with_what_is_made_beside_it(job):
@@ -136,7 +151,9 @@ def test_size_steps_and_the_teacher_beside(job):
             assert image.size == (32, 64)
     assert pixels(folder / "00000-00.png") != pixels(folder / "teacher" / "00000-00.png")
     sheet = contact_sheet(folder)
-    assert sheet.size == (4 * (96 + 4) + 4, 2 * (18 + 192 + 4) + 4)
+    assert sheet.size == (4 * (96 + 4) + 4, 18 + 2 * (18 + 192 + 4) + 4)
+    for left in (0, 200):  # student, and teacher
+        assert min(low for low, _ in sheet.crop((left, 0, left + 100, 18)).getextrema()) < 64
 
 
 def test_the_sheet_has_a_labelled_row_per_caption(job):
@@ -153,7 +170,7 @@ def test_the_sheet_has_a_labelled_row_per_caption(job):
 def test_words_that_no_training_caption_has_are_named_once(caplog):
     assert warn_of_unknown_words(["A red dog, a DOG", "red sunset"], ["a red circle"]) == ["dog", "sunset"]
     assert caplog.messages == [
-        "2 words are in none of the captions that the student was trained on, and may mean nothing to it: dog, sunset."
+        "No caption that the student was trained on has these words, which may mean nothing to it: dog, sunset."
     ]
     caplog.clear()
     with caplog.at_level(logging.WARNING):

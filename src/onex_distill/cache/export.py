@@ -154,7 +154,7 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
                     raise ValueError(f"nfe {nfe} needs a compensation and this pipeline has none; leave nfe out")
                 return super().__call__(**call)
             check_scheduler(self.scheduler)
-            cache = BlockCache(self.transformer, self._plan(steps, nfe), self.compensation).attach()
+            cache = BlockCache(self.transformer, self.cache_plan(steps, nfe), self.compensation).attach()
             try:
                 cache.begin_step(0)
                 return super().__call__(**_telling_steps(cache, call, self.config.sigmas))
@@ -178,7 +178,8 @@ class FractionalStableDiffusion3Pipeline(StableDiffusion3Pipeline):
         if asked != (size, size):
             logger.warning("The student was trained at %d x %d pixels and samples %d x %d.", size, size, *asked)
 
-    def _plan(self, steps: int, nfe: float | None) -> CachePlan:
+    def cache_plan(self, steps: int, nfe: float | None) -> CachePlan:
+        """What a call with these arguments reuses. Raises ValueError for a budget that the student lacks."""
         if nfe is not None:
             num_layers = len(self.transformer.transformer_blocks)
             try:

@@ -28,6 +28,8 @@ class OneLineErrors(click.Command):
         """Run the command; set ONEX_TRACEBACK=1 to see where an error came from."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of the output has left, as head does; click ends quietly
+            raise
         except ONE_LINE as error:
             if os.environ.get(TRACEBACK_VARIABLE):
                 raise

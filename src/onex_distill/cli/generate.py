@@ -47,6 +47,8 @@ def generate(
     """Images of TEXTS, or of a captions file, with the newest exported student."""
     if texts and captions:
         raise ValueError(f"both texts and the captions file {captions} are given; give one of them")
+    if any(not text.strip() for text in texts):
+        raise ValueError("a text is empty; say what the image shows")
     names = {"steps": "num_inference_steps", "images": "images_per_caption"}
     given = {names.get(name, name): value for name, value in settings.items() if value is not None}
     if teacher:

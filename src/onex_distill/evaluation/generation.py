@@ -6,7 +6,7 @@ change no other image. An interrupted job goes on with the images that are missi
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from onex_distill.bars import Bar
 from onex_distill.cache.export import FractionalStableDiffusion3Pipeline
+from onex_distill.cache.plan import effective_nfe
 from onex_distill.engine.job import Job
 from onex_distill.engine.randomness import seed_of
 from onex_distill.engine.run import Run
@@ -90,13 +91,22 @@ class GenerationJob(Job):
             width=self.params.size and self.params.size[1],
         )
         folder = run.result / "images"
-        make_images(student, wanted, {**settings, **_given(nfe=self.params.nfe)}, folder, self.params.batch_size, run)
+        notes = self._notes(student, self.student.path)
+        budget = {**settings, **_given(nfe=self.params.nfe)}
+        make_images(student, wanted, budget, folder, self.params.batch_size, run, notes | _student_notes(student, self))
         if self.params.teacher is not None:
             del student
             teacher = self.teacher.load().to(run.ranks.device)
             length = {"max_sequence_length": self.student_length()}
             guided = {**settings, **self.params.teacher.model_dump(), **length}
-            make_images(teacher, wanted, guided, folder / TEACHER, self.params.batch_size, run)
+            notes = self._notes(teacher, self.teacher.path) | _teacher_notes(self.params.teacher)
+            make_images(teacher, wanted, guided, folder / TEACHER, self.params.batch_size, run, notes)
+
+    def _notes(self, pipeline: StableDiffusion3Pipeline, path: Path) -> dict[str, Any]:
+        """What made an image, and its size."""
+        side = pipeline.default_sample_size * pipeline.vae_scale_factor
+        height, width = self.params.size or (side, side)
+        return {"model": f"{path.parent.name}/{path.name}", "height": height, "width": width}
 
     def student_length(self) -> int:
         """Tokens of the T5 part of the student's embeddings."""
@@ -120,16 +130,18 @@ def make_images(
     folder: Path,
     batch_size: int,
     run: Run,
+    notes: Mapping[str, Any],
 ) -> None:
     """Write the images that are missing in ``folder``, this rank's share of them, and the metadata of all.
 
     Args:
         pipeline: What is called with captions, generators and ``settings``.
         wanted: All images.
-        settings: Other arguments of the call; they are written into every file.
+        settings: Other arguments of the call.
         folder: Where the images go.
         batch_size: Images per call.
         run: Whose ranks share the work, and whose requests to stop are heard.
+        notes: What is written into every file beside its name, caption and seed.
 
     Raises:
         Interrupted: After a request to stop.
@@ -142,21 +154,21 @@ def make_images(
         for first in rounds:
             number = first + run.ranks.index
             if number < len(batches):
-                _make_batch(pipeline, batches[number], settings, folder)
+                _make_batch(pipeline, batches[number], settings, notes, folder)
             if run.stop_requested() and first != rounds[-1]:
                 made = len(list(folder.glob("*.png")))
                 raise Interrupted(f"generating was stopped; {made} of {len(wanted)} images are written")
             bar.advance()
     run.ranks.wait()
     if run.ranks.is_first:
-        lines = [json.dumps(_record(image, settings), ensure_ascii=False) for image in wanted]
+        lines = [json.dumps(_record(image, notes), ensure_ascii=False) for image in wanted]
         write_text(folder / METADATA, "\n".join(lines) + "\n")
 
 
 def contact_sheet(folder: Path) -> Image.Image:
-    """The first images of the first captions, a row per caption under its text; the teacher's follow the student's.
+    """The first images of the first captions, a row per caption under its text.
 
-    Small images are enlarged without smoothing.
+    The teacher's images follow the student's, with a line that says so. Small images are enlarged without smoothing.
     """
     records = [json.loads(line) for line in (folder / METADATA).read_text(encoding="utf-8").splitlines()]
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -170,10 +182,13 @@ def contact_sheet(folder: Path) -> Image.Image:
         width, height = first.width * factor, first.height * factor
     row_height = LABEL_HEIGHT + height + MARGIN
     breadth = max(len(line) for line in lines) * (width + MARGIN) + MARGIN
-    sheet = Image.new("RGB", (breadth, row_height * len(lines) + MARGIN), "white")
+    head = LABEL_HEIGHT if len(folders) > 1 else 0
+    sheet = Image.new("RGB", (breadth, head + row_height * len(lines) + MARGIN), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for number, name in enumerate(("student", TEACHER) if head else ()):
+        draw.text((MARGIN + number * len(lines[0]) // 2 * (width + MARGIN), 2), name, fill="black", font=font)
     for number, (row, line) in enumerate(zip(shown, lines, strict=True)):
-        top = number * row_height + MARGIN
+        top = head + number * row_height + MARGIN
         draw.text((MARGIN, top), row[0]["text"], fill="black", font=font)
         for column, path in enumerate(line):
             with Image.open(path) as image:
@@ -188,15 +203,18 @@ def warn_of_unknown_words(texts: Sequence[str], known: Sequence[str]) -> list[st
     unknown = list(dict.fromkeys(word for text in texts for word in _words(text) if word not in vocabulary))
     if unknown:
         logger.warning(
-            "%d words are in none of the captions that the student was trained on, and may mean nothing to it: %s.",
-            len(unknown),
-            ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else ""),
+            "No caption that the student was trained on has these words, which may mean nothing to it: %s.",
+            ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""),
         )
     return unknown
 
 
 def _make_batch(
-    pipeline: StableDiffusion3Pipeline, batch: Sequence[Wanted], settings: dict[str, Any], folder: Path
+    pipeline: StableDiffusion3Pipeline,
+    batch: Sequence[Wanted],
+    settings: dict[str, Any],
+    notes: Mapping[str, Any],
+    folder: Path,
 ) -> None:
     if all((folder / image.file_name).is_file() for image in batch):
         return
@@ -204,14 +222,28 @@ def _make_batch(
     made = pipeline([image.text for image in batch], generator=generators, **settings).images
     for image, pixels in zip(batch, made, strict=True):
         information = PngInfo()
-        for name, value in _record(image, settings).items():
+        for name, value in _record(image, notes).items():
             information.add_itxt(name, str(value))
         with complete(folder / image.file_name) as partial:
             pixels.save(partial, format="PNG", pnginfo=information)
 
 
-def _record(image: Wanted, settings: dict[str, Any]) -> dict[str, Any]:
-    return {**image._asdict(), **settings}
+def _record(image: Wanted, notes: Mapping[str, Any]) -> dict[str, Any]:
+    return {**image._asdict(), **notes}
+
+
+def _student_notes(student: FractionalStableDiffusion3Pipeline, job: GenerationJob) -> dict[str, Any]:
+    """Steps, guidance and the evaluations that they really cost."""
+    steps, nfe = job.params.num_inference_steps or student.config.num_inference_steps, job.params.nfe
+    blocks = len(student.transformer.transformer_blocks)
+    spent = steps if student.compensation is None else effective_nfe(student.cache_plan(steps, nfe), blocks)
+    return {"num_inference_steps": steps, "guidance_scale": 1.0, "nfe": round(spent, 4)}
+
+
+def _teacher_notes(params: TeacherParams) -> dict[str, Any]:
+    """Steps, guidance and evaluations; guidance needs two per step."""
+    passes = 2 if params.guidance_scale > 1 else 1
+    return {**params.model_dump(), "nfe": passes * params.num_inference_steps}
 
 
 def _given(**settings: Any) -> dict[str, Any]:

@@ -172,4 +172,4 @@ def _what(node: Node) -> str:
     """The first clause of what the node's function says of itself."""
     first = (node.func.__doc__ or "").strip().partition("\n")[0]
     clause = first.partition("; ")[0].partition(". ")[0].rstrip(".").replace("``", "")
-    return clause[:1].lower() + clause[1:] if clause[1:2].islower() else clause
+    return clause[:1].lower() + clause[1:] if not clause[1:2].isupper() else clause
