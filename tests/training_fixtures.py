@@ -227,6 +227,7 @@ def cotraining_params(adversarial_params: AdversarialParams, optimizer: Optimize
         compensation_warmup=1,
         fitting_steps=0,
         fitting_batch_size=3,
+        fitting_batches=2,
     )
 
 

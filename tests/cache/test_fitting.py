@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from onex_distill.cache.block_cache import BlockCache
 from onex_distill.cache.compensation import Compensation, Streams
-from onex_distill.cache.fitting import entering_streams, residual_loss
+from onex_distill.cache.fitting import edges, entering_streams, residual_loss
 from onex_distill.cache.plan import reuse_after_first
 from onex_distill.cache.reuse_error import sampled_reuse_errors
 from onex_distill.flow.sigmas import step_sigmas
@@ -17,24 +17,33 @@ BAND = (1, 3)
 
 
 @pytest.fixture
-def forwards(transformer: SD3Transformer2DModel, noise: Tensor, prompts: PromptBatch) -> list[list[Streams]]:
-    with torch.no_grad(), entering_streams(transformer) as streams:
+def forwards(transformer: SD3Transformer2DModel, noise: Tensor, prompts: PromptBatch) -> list[dict[int, Streams]]:
+    with torch.no_grad(), entering_streams(transformer, range(4)) as streams:
         sample_latents(transformer, noise, LEVELS, prompts)
     return streams
 
 
 def test_every_block_of_every_step_is_seen_and_the_hooks_go(transformer, forwards, noise, prompts):
-    assert [len(blocks) for blocks in forwards] == [4, 4]
+    assert [list(blocks) for blocks in forwards] == [[0, 1, 2, 3]] * 2
     with torch.no_grad():
         sample_latents(transformer, noise, LEVELS, prompts)
     assert len(forwards) == 2
+
+
+def test_blocks_that_no_band_begins_or_ends_at_are_not_kept(transformer, forwards, noise, prompts):
+    with torch.no_grad(), entering_streams(transformer, edges([(1, 3), (1, 2)])) as streams:
+        sample_latents(transformer, noise, LEVELS, prompts)
+    assert [set(blocks) for blocks in streams] == [{1, 2, 3}] * 2
+    for step in range(2):
+        for block, streams_there in streams[step].items():
+            assert all(map(torch.equal, streams_there, forwards[step][block]))
 
 
 def test_plain_caching_has_the_squared_reuse_error(transformer, forwards, noise, prompts):
     plain = Compensation(16, [[BAND]], "identity")
     table = sampled_reuse_errors(transformer, noise[:1], LEVELS, prompts[torch.tensor([0])], [BAND])
     errors = table[(table["block"] == 1) & (table["stop"] == 3)]["reuse_error"]
-    one = [[(text[:1], image[:1]) for text, image in blocks] for blocks in forwards]
+    one = [{number: (text[:1], image[:1]) for number, (text, image) in blocks.items()} for blocks in forwards]
     assert float(residual_loss(plain, one, LEVELS)) == pytest.approx(float((errors**2).mean()), rel=1e-4)
 
 

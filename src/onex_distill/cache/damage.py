@@ -15,7 +15,7 @@ from torch import Tensor
 
 from onex_distill.cache.block_cache import BlockCache
 from onex_distill.cache.compensation import Compensation
-from onex_distill.cache.fitting import band_residual, entering_streams
+from onex_distill.cache.fitting import band_residual, edges, entering_streams
 from onex_distill.cache.plan import Bands, reuse_after_first
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.noise import latent_shape, noise_from_seeds
@@ -44,7 +44,7 @@ def sampled_damage(
         ValueError: A band cannot be skipped.
     """
     steps = len(sigmas) - 1
-    with entering_streams(transformer) as forwards:
+    with entering_streams(transformer, edges([band for bands in sets for band in bands])) as forwards:
         begun = sample_latents(transformer, noise, sigmas[:2], prompts)
     whole = sample_latents(transformer, begun, sigmas[1:], prompts).flatten(1)
     plain = Compensation(transformer.inner_dim, sets, "identity").to(transformer.device)

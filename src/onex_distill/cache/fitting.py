@@ -1,12 +1,12 @@
 """Fitting a compensation to the residuals that a student really adds, before anything is trained adversarially.
 
-It needs no gradient through the transformer, and one sampling serves every band. The residual of a later step is
-regressed on that of the first step, as the paper's cache plan reuses it.
+It needs no gradient through the transformer, and one sampling serves every band and many updates. The residual of a
+later step is regressed on that of the first step, as the paper's cache plan reuses it.
 
 Shapes: B batch, N image tokens, L text tokens, D width; streams are text (B, L, D) and image (B, N, D).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,20 +17,32 @@ from torch import Tensor, nn
 from onex_distill.cache.compensation import Compensation, Streams
 from onex_distill.cache.plan import Band
 
+Entering = Mapping[int, Streams]  # what enters some of the blocks in one forward, by block
+
+
+def edges(bands: Sequence[Band]) -> frozenset[int]:
+    """The blocks that the residuals of the bands are read at: the first of each, and the first behind it."""
+    return frozenset(block for band in bands for block in band)
+
 
 @contextmanager
-def entering_streams(transformer: SD3Transformer2DModel) -> Iterator[list[list[Streams]]]:
-    """The streams that enter each block, a list a forward that runs inside the context."""
-    forwards: list[list[Streams]] = []
+def entering_streams(transformer: SD3Transformer2DModel, blocks: Collection[int]) -> Iterator[list[dict[int, Streams]]]:
+    """The streams that enter each of these blocks, an entry per forward that runs inside the context."""
+    forwards: list[dict[int, Streams]] = []
 
     def begin(module: nn.Module, args: tuple[Any, ...]) -> None:
-        forwards.append([])
+        forwards.append({})
 
-    def enter(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        forwards[-1].append((kwargs["encoder_hidden_states"], kwargs["hidden_states"]))
+    def entering(number: int) -> Callable[..., None]:
+        def enter(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            forwards[-1][number] = (kwargs["encoder_hidden_states"], kwargs["hidden_states"])
+
+        return enter
 
     handles = [transformer.register_forward_pre_hook(begin)]
-    handles += [block.register_forward_pre_hook(enter, with_kwargs=True) for block in transformer.transformer_blocks]
+    for number in blocks:
+        block = transformer.transformer_blocks[number]
+        handles.append(block.register_forward_pre_hook(entering(number), with_kwargs=True))
     try:
         yield forwards
     finally:
@@ -38,11 +50,12 @@ def entering_streams(transformer: SD3Transformer2DModel) -> Iterator[list[list[S
             handle.remove()
 
 
-def residual_loss(compensation: Compensation, forwards: Sequence[list[Streams]], sigmas: Tensor) -> Tensor:
+def residual_loss(compensation: Compensation, forwards: Sequence[Entering], sigmas: Tensor) -> Tensor:
     """Squared error of the compensated residuals over the squared size of the true ones, sample by sample.
 
-    The mean over samples, bands, streams and later steps, so that a batch may be split. ``forwards`` are the streams of
-    every step of a sampling through ``sigmas`` (K + 1,). Plain caching has the squared reuse error.
+    The mean over samples, bands, streams and later steps, so that a batch may be split. ``forwards`` has, for every
+    step of a sampling through ``sigmas`` (K + 1,), the streams that enter the bands and the blocks behind them. Plain
+    caching has the squared reuse error.
     """
     errors = []
     for step in range(1, len(forwards)):
@@ -54,8 +67,8 @@ def residual_loss(compensation: Compensation, forwards: Sequence[list[Streams]],
     return torch.stack(errors).mean()
 
 
-def band_residual(entering: Sequence[Streams], band: Band) -> Streams:
-    """What a band adds to both streams in one forward, from the streams that enter each block."""
+def band_residual(entering: Entering, band: Band) -> Streams:
+    """What a band adds to both streams in one forward, from the streams that enter its first block and the one behind it."""
     before, after = entering[band[0]], entering[band[1]]
     return after[0] - before[0], after[1] - before[1]
 

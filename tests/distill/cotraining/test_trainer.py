@@ -7,8 +7,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from onex_distill.cache.plan import Bands, reuse_after_first
-from onex_distill.distill.cotraining import trainer as cotraining
 from onex_distill.distill.cotraining.params import CotrainingParams
+from onex_distill.distill.stage_two import job as stage_two_job
 from onex_distill.distill.stage_two.schedule import Phase
 from onex_distill.engine.launch import launch
 from onex_distill.flow.sigmas import step_sigmas
@@ -29,11 +29,11 @@ def test_a_run_fits_then_trains(jobs, tmp_path):
     assert history["step"][history["discriminator_loss"].notna()].tolist() == [2, 4]
 
 
-def test_fitting_changes_the_compensation_of_every_band_and_nothing_else(build, batch):
+def test_fitting_changes_the_compensation_of_every_band_and_nothing_else(build):
     trainer = build("dial", fitting_steps=2)
     student, compensation = snapshot(trainer.adapted), snapshot(trainer.compensation)
     heads = snapshot(trainer.judges.discriminator)
-    trainer.fit_compensation(batch, 0)
+    trainer.fit_compensation(0)
     moved = changed(trainer.compensation, compensation)
     for start, stop in trainer.compensation.bands:
         assert {f"{stream}.{start}_{stop}.down.weight" for stream in ("text", "image")} <= moved
@@ -41,21 +41,28 @@ def test_fitting_changes_the_compensation_of_every_band_and_nothing_else(build, 
     assert not changed(trainer.judges.discriminator, heads)
 
 
-def test_fitting_samples_from_new_noise_every_step(build, batch, monkeypatch):
-    trainer, sampled = build("cotraining", fitting_steps=2), []
+def test_fitting_ends_with_its_residuals(build):
+    trainer = build("cotraining", fitting_steps=1)
+    trainer.update(0)
+    assert trainer.residuals is not None
+    trainer.update(1)
+    assert trainer.residuals is None
 
-    def sample(transformer, noise, *args):
-        sampled.append(noise.clone())
-        return sample_latents(transformer, noise, *args)
 
-    monkeypatch.setattr(cotraining, "sample_latents", sample)
-    for step in (0, 0, 1):
-        trainer.fit_compensation(batch, step)
-    first, again, other = sampled
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert not any(torch.equal(noise, batch.noise) for noise in sampled)
-    assert torch.equal(other, trainer.noise_like(batch.noise, 1, "fitting noise", slice(None)))
+def test_the_error_on_residuals_that_are_not_fitted_is_watched(jobs, tmp_path):
+    changes = {"steps": 6, "fitting_steps": 5, "discriminator_warmup": 1, "log_every": 2}
+    history = pd.read_parquet(launch(jobs("cotraining", tmp_path, **changes)) / "losses.parquet")
+    watched = history["held_out_residual_loss"]
+    assert history["step"][watched.notna()].tolist() == [1, 3, 4]
+
+
+def test_fitting_goes_on_from_a_checkpoint_as_if_nothing_had_happened(jobs, tmp_path, interrupt, assert_same_result):
+    changes = {"steps": 4, "fitting_steps": 4, "fitting_batches": 2}
+    whole = launch(jobs("cotraining", tmp_path / "whole", **changes))
+    halved = jobs("cotraining", tmp_path / "halved", **changes)
+    with interrupt(stage_two_job, 2):
+        launch(halved)
+    assert_same_result(whole, launch(halved))
 
 
 @pytest.mark.parametrize(

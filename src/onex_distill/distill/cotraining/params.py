@@ -17,9 +17,9 @@ class CotrainingParams(AdversarialParams):
 
     ``candidates`` are sets of bands, half-open or as text (``1-4`` is [1, 5]), one of them drawn at random for every
     update; with one the student is specialised to it. An empty set runs every block. The first ``fitting_steps`` steps
-    fit the compensation of all bands to the residuals that the student really adds, in batches of their own size,
-    before the discriminator's first update; the paper has none of them. Where student and compensation learn together,
-    the norm of both is what each is clipped by.
+    fit the compensation of all bands to the residuals that the student really adds, before the discriminator's first
+    update; the paper has none of them. They share ``fitting_batches`` batches of ``fitting_batch_size`` samples. Where
+    student and compensation learn together, the norm of both is what each is clipped by.
     """
 
     candidates: TypedSets
@@ -28,6 +28,7 @@ class CotrainingParams(AdversarialParams):
     compensation_warmup: NonNegativeInt
     fitting_steps: NonNegativeInt
     fitting_batch_size: PositiveInt
+    fitting_batches: PositiveInt
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:

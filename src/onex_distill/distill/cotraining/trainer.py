@@ -12,11 +12,11 @@ import torch
 
 from onex_distill.cache.block_cache import BlockCache
 from onex_distill.cache.compensation import Compensation, key_of
-from onex_distill.cache.fitting import entering_streams, residual_loss
+from onex_distill.cache.fitting import residual_loss
 from onex_distill.cache.plan import Bands, CachePlan, reuse_after_first
 from onex_distill.distill.cotraining.params import CotrainingParams
 from onex_distill.distill.cotraining.path import CachedPath
-from onex_distill.distill.stage_two.references import Batch
+from onex_distill.distill.cotraining.residuals import HELD_OUT, Residuals, ResidualSampler
 from onex_distill.distill.stage_two.schedule import Phase
 from onex_distill.distill.stage_two.trainer import AdversarialTrainer, Means, Values
 from onex_distill.engine.checkpoint import Stateful
@@ -24,7 +24,6 @@ from onex_distill.engine.optimisation import Stepper
 from onex_distill.engine.randomness import generator
 from onex_distill.engine.ranks import Ranks
 from onex_distill.flow.sigmas import step_sigmas
-from onex_distill.models.sampling import sample_latents
 from onex_distill.storage.model_folder import save_model
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ class CotrainingTrainer(AdversarialTrainer):
     path: CachedPath
 
     def __init__(self, job: "CotrainingJob", ranks: Ranks) -> None:
+        self.residuals: Residuals | None = None  # while the compensation is fitted
         super().__init__(job, ranks)
 
     def build_path(self) -> CachedPath:
@@ -79,31 +79,51 @@ class CotrainingTrainer(AdversarialTrainer):
         params, is_fitting = self.params, self.schedule.phase(step) is Phase.FITTING
         return params.fitting_batch_size if is_fitting else params.batch_size
 
-    def update_phase(self, phase: Phase, batch: Batch, step: int) -> Values:
-        """Stage two's updates on the plan of the step, and fitting."""
-        self.path.cache.use(self.plan(step))
-        if phase is Phase.FITTING:
-            return self.fit_compensation(batch, step)
-        return super().update_phase(phase, batch, step)
+    def describe(self, step: int) -> str:
+        """The seed and the rows of a step, for messages."""
+        if self.schedule.phase(step) is Phase.FITTING:
+            return f"seed {self.params.seed}, fitting to the student's residuals"
+        return super().describe(step)
 
-    def fit_compensation(self, batch: Batch, step: int) -> Values:
-        """One step of the compensation of all bands towards the residuals of plain sampling, from new noise."""
-        if self.compensation_stepper is None:
+    def update(self, step: int) -> dict[str, float]:
+        """Fitting, or one of stage two's updates on the plan of the step."""
+        if self.schedule.phase(step) is Phase.FITTING:
+            return self.ranks.part(self.batch_size(step), *self.fit_compensation(step))
+        self.residuals = None
+        self.path.cache.use(self.plan(step))
+        return super().update(step)
+
+    def fit_compensation(self, step: int) -> Values:
+        """One step of the compensation of all bands towards the residuals of plain sampling.
+
+        ``held_out_residual_loss`` is the error, now and then, on captions and noise that no step fits to.
+        """
+        stepper, params, levels = self.compensation_stepper, self.params, self.path.levels
+        if stepper is None:
             raise RuntimeError("there is no compensation to fit")
+        residuals = self.residuals = self.residuals or self.sample_residuals()
+        count = self.batch_size(step)
+        batches = residuals.pool.chosen(step, count)[self.ranks.share(count)]
 
         def backward(rows: slice, weight: float) -> Means:
-            part = batch.part(rows)
-            noise = self.noise_like(part.noise, step, "fitting noise", rows)
-            self.path.cache.reset()
-            with torch.no_grad(), self.ranks.autocast(), entering_streams(self.transformer) as streams:
-                sample_latents(self.transformer, noise, self.path.levels, part.prompts)
             with self.ranks.autocast():
-                loss = residual_loss(self.compensation, streams, self.path.levels)
+                loss = residual_loss(self.compensation, residuals.pool.rows(batches, rows), levels)
             (loss * weight).backward()
             return {"residual_loss": float(loss.detach())}
 
         means = self.in_parts(step, backward)
-        return means, {"compensation_grad_norm": self.compensation_stepper.apply()}
+        norms = {"compensation_grad_norm": stepper.apply()}
+        if (step + 1) % params.loop.log_every == 0 or step + 1 == params.fitting_steps:
+            with torch.no_grad(), self.ranks.autocast():
+                means["held_out_residual_loss"] = float(residual_loss(self.compensation, residuals.held_out, levels))
+        return means, norms
+
+    def sample_residuals(self) -> Residuals:
+        """The student's, as the weights are now: a pool for fitting, and a batch of the references' captions."""
+        self.path.cache.reset()
+        sampler = ResidualSampler(self.transformer, self.path.levels, self.compensation.bands, self.params, self.ranks)
+        held_out = self.references.batch(0, self.params.fitting_batch_size).prompts
+        return Residuals(sampler.pool(self.job.embeddings.open()), sampler.sample(held_out, HELD_OUT))
 
     def apply_generator(self, phase: Phase) -> dict[str, float]:
         """The compensation alone while it warms up, then both, clipped by the norm of both together."""

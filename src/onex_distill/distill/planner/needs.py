@@ -176,9 +176,19 @@ def _cache_need(teacher: TeacherFolder, tokens: int, params: AdversarialParams, 
         compensation = Compensation(width, params.candidates, **params.compensation_function.model_dump())
     trained, (rows, _) = weights(compensation), _rows_at_once(params, compute)
     both_streams = tokens + height * breadth // transformer.config.patch_size**2
-    residuals = max(map(len, params.candidates)) * rows * both_streams * width * (HALF if _bf16(compute) else FLOAT)
+    residual = both_streams * width * (HALF if _bf16(compute) else FLOAT)
+    residuals = residual * max(max(map(len, params.candidates)) * rows, _fitted_rows(params, compute))
     memory = _stored(trained, params.compensation) + trained * FLOAT + residuals
     return Need(memory, (KEPT + 1) * _stored(trained, params.compensation) + trained * FLOAT)
+
+
+def _fitted_rows(params: CotrainingParams, compute: ComputeParams) -> int:
+    """The rows of streams that fitting keeps: at the edges of all bands, in every step of every sample."""
+    if not params.fitting_steps:
+        return 0
+    kept = len({block for bands in params.candidates for band in bands for block in band}) * params.num_inference_steps
+    batches = min(params.fitting_batches, params.fitting_steps) + 1  # one is held out
+    return kept * batches * -(-params.fitting_batch_size // compute.ranks)
 
 
 def _stored(count: int, optimizer: OptimizerParams) -> int:
