@@ -44,12 +44,13 @@ def sampled_damage(
         ValueError: A band cannot be skipped.
     """
     steps = len(sigmas) - 1
-    with entering_streams(transformer, edges([band for bands in sets for band in bands])) as forwards:
+    plain = Compensation(transformer.inner_dim, sets, "identity").to(transformer.device)
+    cache = BlockCache(transformer, reuse_after_first((), steps), plain)
+    with entering_streams(transformer, edges(plain.bands)) as forwards:
         begun = sample_latents(transformer, noise, sigmas[:2], prompts)
     whole = sample_latents(transformer, begun, sigmas[1:], prompts).flatten(1)
-    plain = Compensation(transformer.inner_dim, sets, "identity").to(transformer.device)
-    cache = BlockCache(transformer, reuse_after_first((), steps), plain).attach()
     damages = []
+    cache.attach()
     try:
         for bands in sets:
             cache.use(reuse_after_first(bands, steps))

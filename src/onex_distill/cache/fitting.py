@@ -68,7 +68,7 @@ def residual_loss(compensation: Compensation, forwards: Sequence[Entering], sigm
 
 
 def band_residual(entering: Entering, band: Band) -> Streams:
-    """What a band adds to both streams in one forward, from the streams that enter its first block and the one behind it."""
+    """What a band adds to both streams in one forward, from what enters its first block and the next behind it."""
     before, after = entering[band[0]], entering[band[1]]
     return after[0] - before[0], after[1] - before[1]
 

@@ -96,7 +96,7 @@ def test_a_cotraining_needs_its_compensation_and_residuals_too(inputs, cotrainin
     cached, plain = (stage_two_need(inputs.teacher, inputs.recogniser, 12, p, half) for p in (params, alone))
     assert cached.memory - plain.memory == trained * (4 + 4 + 8) + residuals // 2
     fitted = params.model_copy(update={"fitting_steps": 9, "fitting_batches": 5, "fitting_batch_size": 7})
-    fitting = stage_two_need(inputs.teacher, inputs.recogniser, 12, fitted, compute)
+    fitting, plain = (stage_two_need(inputs.teacher, inputs.recogniser, 12, p, compute) for p in (fitted, alone))
     rows = (5 + 1) * 7  # with the batch that is held out
     states = 4 * 2  # what enters blocks 1, 2, 3 and 4 in two steps
     assert fitting.memory - plain.memory == trained * (4 + 4 + 8) + rows * states * tokens * width * 4
