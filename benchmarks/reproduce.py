@@ -56,7 +56,7 @@ def main() -> None:
 
 def run_part(part: str, data: Path) -> None:
     """One pipeline, or the main job's trainings with the other seeds; marked in ``data`` when it is done."""
-    runs = {part: ([f"--pipelines={part}"], [])}
+    runs: dict[str, tuple[list[str], list[str]]] = {part: ([f"--pipelines={part}"], [])}
     if part == "seeds":
         runs = {f"seed-{seed}": seed_options(seed) for seed in SEEDS[1:]}
     elif part == "distill":

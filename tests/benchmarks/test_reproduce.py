@@ -2,9 +2,9 @@
 
 import pandas as pd
 import pytest
-import reproduce
 from scipy import stats
 
+import reproduce
 from onex_distill.recipe import RecipeConfigLoader
 from support import PROJECT
 
