@@ -4,6 +4,8 @@
 names only what differs. ``like: GROUP`` in a group of parameters: everything of that group, and what stands beside
 ``like`` instead; it follows whatever an environment or ``--params`` changes in the other group.
 
+``shared: true`` there: the environment is for others to extend, and none to run.
+
 Files that hold nothing but names with a leading underscore (``catalog_paths.yml``) are seen by every environment.
 """
 
@@ -14,7 +16,7 @@ from typing import Any
 from onex_distill.configuration import CheckedConfigLoader, check_files
 from onex_distill.parameters import unknown_name
 
-EXTENDS, LIKE = "extends", "like"
+EXTENDS, LIKE, SHARED = "extends", "like", "shared"
 
 Files = dict[Path, Any]
 
@@ -40,6 +42,8 @@ class RecipeConfigLoader(CheckedConfigLoader):
     def _ancestors(self) -> list[str]:
         """The environments that this one extends, the most general first."""
         chain = [self.env or self.default_run_env]
+        if any(config.get(SHARED) for config in self._globals_of(chain[0])):
+            raise ValueError(f"conf/{chain[0]} is for other environments to extend, and none to run; name one of those")
         while (parent := self._parent(chain[0])) is not None:
             if parent in chain:
                 raise ValueError(f"conf/{parent} extends itself, by {' and '.join(chain)}; correct its globals.yml")
@@ -49,9 +53,12 @@ class RecipeConfigLoader(CheckedConfigLoader):
     def _parent(self, environment: str) -> str | None:
         if environment == self.base_env:
             return None
-        files = self._read_dir_configs(self._get_conf_env_path(environment), ["globals.yml"], "globals", set())
-        parents = [str(config[EXTENDS]) for config in files.values() if EXTENDS in config]
+        parents = [str(config[EXTENDS]) for config in self._globals_of(environment) if EXTENDS in config]
         return parents[0] if parents else None
+
+    def _globals_of(self, environment: str) -> list[Any]:
+        folder = self._get_conf_env_path(environment)
+        return list(self._read_dir_configs(folder, ["globals.yml"], "globals", set()).values())
 
 
 def resolve_likes(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -225,6 +225,12 @@ PARAMETERS = {
         "report.student names an unknown row .* did you mean .stage_two_2",
     ),
     "row of another pipeline": ({"report": {"student": "dmd_2"}}, "report.student names an unknown row 'dmd_2'"),
+    "budget in the name of a row": (
+        {"report": {"student": "fractional_1.76"}},
+        "report.student names an unknown row 'fractional_1.76'",
+    ),
+    "noise of the null row": ({"evaluation": {"null_seed": -1}}, "null_seed.*greater than or equal to 0"),
+    "draws of the intervals": ({"confidence": {"seed": 2**63}}, "parameter .confidence.: seed .*less than"),
     "published rows": ({"report": {"published": "sdxl"}}, "report.published 'sdxl' has no published rows"),
     "budget of a row": (
         {"methods": {"fractional_167": {"nfe": 1.2}}},
@@ -244,6 +250,15 @@ def test_a_bad_folder_ends_the_run_before_its_first_node(refusal, raw, name):
 def test_a_bad_setting_ends_the_run_before_its_first_node(refusal, name):
     params, message = PARAMETERS[name]
     assert_says(refusal(params), message)
+
+
+def test_what_environments_share_is_none_to_run():
+    bootstrap_project(PROJECT)
+    with (
+        KedroSession.create(project_path=PROJECT, env="sd3") as session,
+        pytest.raises(ValueError, match="conf/sd3 is for other environments to extend, and none to run"),
+    ):
+        session.load_context()
 
 
 def test_a_selection_of_nodes_is_checked_for_what_it_reads_alone(refusal, raw):

@@ -90,7 +90,7 @@ def test_an_input_that_only_orders_nodes_says_what_it_waits_for(name):
             assert argument == f"_after_{dataset.rpartition('.')[2]}", node.name
 
 
-@pytest.mark.parametrize("env", ["base", "test", "sd3", "sd3_medium", "sd35_large"])
+@pytest.mark.parametrize("env", ["base", "test", "sd3_medium", "sd35_large"])
 def test_every_entry_of_the_catalog_has_a_layer(env):
     bootstrap_project(PROJECT)
     with KedroSession.create(project_path=PROJECT, env=env) as session:

@@ -4,7 +4,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from onex_distill.cache.plan import Bands, effective_nfe, reuse_after_first
 from onex_distill.flow.sigmas import step_sigmas
-from onex_distill.parameters import Params
+from onex_distill.parameters import Params, Seed
 
 NFE = "{nfe}"
 
@@ -44,7 +44,7 @@ class EvaluationParams(Params):
     """Images per batch when sampling, the first noise seed of the null row, and captions in grids."""
 
     batch_size: PositiveInt
-    null_seed: int
+    null_seed: Seed
     grid_captions: PositiveInt
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from onex_distill.evaluation.features import networks_of, note_of
 from onex_distill.metrics import confidence as intervals
 from onex_distill.metrics.dpg import Protocol
-from onex_distill.parameters import Params
+from onex_distill.parameters import Params, Seed
 from onex_distill.storage.tensor_table import TensorTable
 
 
@@ -36,7 +36,7 @@ class ConfidenceParams(Params):
     level: float = Field(gt=0, lt=1)
     draws: PositiveInt
     groups: PositiveInt
-    seed: int
+    seed: Seed
 
 
 class Unmeasured(Exception):

@@ -38,10 +38,19 @@ def report_is_possible(planned: Planned) -> None:
         if params.published is not None:
             published_table(params.published)
         keys = _rows(planned)
-        shown = [method.name.replace(NFE, "*") for _, method in planned.parameters(MethodParams)]
+        shown = [name for key, method in planned.parameters(MethodParams) for name in _shown(planned, key, method)]
         shown.append("teacher_*x2")
         if keys and params.student not in keys and not any(fnmatchcase(params.student, one) for one in shown):
             raise ValueError(f"{name}.student names an {unknown_name('row', params.student, keys)}")
+
+
+def _shown(planned: Planned, key: str, method: MethodParams) -> list[str]:
+    """As tables name a method; one whose bands this run does not train may cost anything."""
+    trained = {name: one.candidates for name, one in planned.parameters(CotrainingParams)}
+    candidates = trained.get(f"{key.removeprefix('methods.')}.cotraining")
+    if NFE not in method.name or candidates is None or planned.teacher is None:
+        return [method.name.replace(NFE, "*")]
+    return [method.named(bands, planned.teacher.num_layers).name for bands in candidates]
 
 
 def _rows(planned: Planned) -> set[str]:
