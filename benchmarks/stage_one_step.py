@@ -112,6 +112,7 @@ def published_update(trainer: StageOneTrainer, step: int) -> dict[str, float]:
     with torch.no_grad():
         x_real, x_fake = _published_scores(trainer, x_end, prompts, window.lower, drawn.sigma, drawn.student_noise)
     loss = distribution_matching_loss(x_end, x_real, x_fake)
+    trainer.networks.before_backward(STUDENT)
     norms["student_grad_norm"] = trainer.student_stepper.step(loss)
     trainer.networks.update_average()
     return {"fake_score_loss": float(fake.loss.detach()), "student_loss": float(loss.detach()), **norms}

@@ -5,7 +5,9 @@
     python benchmarks/true_size.py --model sd3_medium --write   # docs/benchmarks/true_size.md as well
 
 The parts run one after the other, each in a process of its own, through the trainers of the project, with the settings
-of the configuration for one device: on a CPU at 256 px and one row, on a GPU at 1024 px and the published batch.
+of the configuration for one device: on a CPU at 256 px and one row, on a GPU at 1024 px and the published batch. A GPU
+is timed too (``true_size_speed.py``): images per second and share of peak FLOPs, compiled or not, by attention kernel,
+and in the published order of work.
 """
 
 import argparse
@@ -36,6 +38,7 @@ from onex_distill.models.teacher import TeacherFolder
 from onex_distill.parameters import Params
 from published_models import MODELS, PublishedModel, write_configs
 from true_size_parts import PARTS, PROJECT, READER, TOKENS, build, conf_parameters
+from true_size_speed import VARIANTS
 
 CONFS: dict[str, PublishedModel] = {
     "sd3_medium": "sd3_medium",
@@ -91,28 +94,41 @@ def trainings(group: Any, name: str = "") -> Iterator[tuple[str, StageOneParams 
             yield from trainings(value, f"{name}.{key}" if name else key)
 
 
-def measure(model: PublishedModel, parts: list[str]) -> list[dict[str, Any]]:
-    """One update or sample of every part, in a process of its own. Raises CalledProcessError when one fails."""
-    device, results = "auto" if torch.cuda.is_available() else "cpu", []
+def measure(model: PublishedModel, parts: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """One update or sample of every part, and on a GPU every variant's speed, each in a process of its own.
+
+    Raises CalledProcessError when a part fails; a variant that fails has its error instead of figures.
+    """
+    device, results, speeds = "auto" if torch.cuda.is_available() else "cpu", [], []
     with tempfile.TemporaryDirectory() as folder:
         build(model, Path(folder), PIXELS[device], conf_parameters(ONE_DEVICE[model]))
         for part in parts:
-            command = [sys.executable, str(Path(__file__).with_name("true_size_parts.py"))]
-            command += [part, folder, ONE_DEVICE[model], device]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
-            results.append(json.loads(done.stdout.splitlines()[-1]))
+            results.append(_in_process("true_size_parts.py", part, folder, ONE_DEVICE[model], device))
             print(json.dumps(results[-1]), flush=True)
-    return results
+        for name in VARIANTS if device == "auto" else ():
+            try:
+                speeds.append(_in_process("true_size_speed.py", name, folder, ONE_DEVICE[model], device))
+            except subprocess.CalledProcessError as error:
+                speeds.append({**VARIANTS[name]._asdict(), "seconds": f"failed with status {error.returncode}"})
+            print(json.dumps(speeds[-1]), flush=True)
+    return results, speeds
+
+
+def _in_process(script: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown of rows that have the same names."""
+    """Markdown of rows, with the names of the first; what a row lacks is an empty cell."""
     names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
+    lines = [names, ["---"] * len(names), *([str(row.get(name, "")) for name in names] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def document(model: PublishedModel, rows: list[dict[str, Any]]) -> str:
+def document(model: PublishedModel, rows: list[dict[str, Any]], speeds: list[dict[str, Any]]) -> str:
     """What ``--write`` writes: the rows of this device, and of the other kind that it was not measured."""
     on_gpu = torch.cuda.is_available()
     here = f"{torch.cuda.get_device_name()}, {PIXELS['auto']} px" if on_gpu else f"CPU, {PIXELS['cpu']} px, one row"
@@ -121,7 +137,7 @@ def document(model: PublishedModel, rows: list[dict[str, Any]]) -> str:
 each training and one sample of 1.67 evaluations, each in a process of its own, by the settings of
 `conf/{ONE_DEVICE[model]}`. `planned_gib` is the planner's count of tensors, `measured_gib` the most that the process
 had in memory beyond what it had before (on a GPU: allocated)."""
-    other = [] if on_gpu else ["## GPU, 1024 px", missing]
+    other = ["## Speed", table(speeds)] if on_gpu else ["## GPU, 1024 px", missing]
     return "\n\n".join([f"# {model} at its true size", text, f"## {here}", table(rows), *other]) + "\n"
 
 
@@ -140,12 +156,14 @@ def main() -> None:
         print(table(rows))
         print(json.dumps(rows))
         return
-    rows = measure(arguments.model, arguments.parts)
+    rows, speeds = measure(arguments.model, arguments.parts)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     print(table(rows))
+    if speeds:
+        print(table(speeds))
     if arguments.write:
-        DOCUMENT.write_text(document(arguments.model, rows))
-    print(json.dumps({"model": arguments.model, "device": device, "parts": rows}))
+        DOCUMENT.write_text(document(arguments.model, rows, speeds))
+    print(json.dumps({"model": arguments.model, "device": device, "parts": rows, "speeds": speeds}))
 
 
 if __name__ == "__main__":

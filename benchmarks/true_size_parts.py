@@ -165,10 +165,10 @@ def settings_of(params: Any, folder: Path, batch_size: int | None) -> Any:
 class Parts:
     """One part at a time, on the folder that ``build`` has written."""
 
-    def __init__(self, folder: Path, conf: str, device: str) -> None:
+    def __init__(self, folder: Path, conf: str, device: str, **compute: str) -> None:
         self.folder, self.tree = folder, conf_parameters(conf)
         self.teacher = TeacherFolder(path=folder / "teacher")
-        self.compute: ComputeParams = self.tree["compute"].model_copy(update={"device": device})
+        self.compute: ComputeParams = self.tree["compute"].model_copy(update={"device": device, **compute})
         self.batch_size = None if device == "auto" else 1
         self.ranks = Ranks(self.compute)
 
@@ -178,9 +178,17 @@ class Parts:
 
     def stage_one(self) -> dict[str, Any]:
         """One update of the fake score and of the student."""
+        job = self.stage_one_job()
+        need = stage_one_need(self.teacher, TOKENS, job.params, self.compute)
+        with Machine(self.ranks.device) as machine:
+            trainer = StageOneTrainer(job, Run(job.folder, {}, self.ranks))
+            learning = [*trainer.student_stepper.named.items(), *trainer.fake_stepper.named.items()]
+            return self._update(machine, need, lambda: trainer.update(0), learning)
+
+    def stage_one_job(self) -> StageOneJob:
+        """The student's stage one, which is not watched."""
         params = settings_of(self.tree["student"]["stage_one"], self.folder, self.batch_size)
-        need = stage_one_need(self.teacher, TOKENS, params, self.compute)
-        job = StageOneJob(
+        return StageOneJob(
             folder=self.folder / "run",
             compute=self.compute,
             teacher=self.teacher.transformer,
@@ -192,10 +200,6 @@ class Parts:
             real_latents=None,
             params=params.model_copy(update={"watch": params.watch.model_copy(update={"every": 10**6})}),
         )
-        with Machine(self.ranks.device) as machine:
-            trainer = StageOneTrainer(job, Run(job.folder, {}, self.ranks))
-            learning = [*trainer.student_stepper.named.items(), *trainer.fake_stepper.named.items()]
-            return self._update(machine, need, lambda: trainer.update(0), learning)
 
     def stage_two(self) -> dict[str, Any]:
         """One update of the generator, with decoding."""
@@ -216,10 +220,16 @@ class Parts:
 
     def sample(self) -> dict[str, Any]:
         """One image on the cached path, decoded."""
+        job = self.sampling_job("run")
+        need = sampling_need(self.teacher, TOKENS, 1, guided=False, decoded=True, compute=self.compute)
+        with Machine(self.ranks.device) as machine:
+            return self._update(machine, need, lambda: job.run(Run(job.folder, {}, self.ranks)), [])
+
+    def sampling_job(self, name: str) -> SamplingJob:
+        """One image on the cached path, decoded, in a run folder of this name."""
         params = self.tree["fractional_167"]["cotraining"]
-        plan = store_frame(pd.DataFrame({"prompt_row": [0], "noise_seed": [0]}), self.folder / "plan.parquet")
-        job = SamplingJob(
-            folder=self.folder / "run",
+        return SamplingJob(
+            folder=self.folder / name,
             compute=self.compute,
             transformer=self.teacher.transformer,
             compensation=ModelFolder(path=self.folder / "compensation", class_name=COMPENSATION),
@@ -227,16 +237,13 @@ class Parts:
             autoencoder=self.teacher.autoencoder,
             embeddings=self._table("embeddings"),
             empty=self._table("empty"),
-            plan=plan,
+            plan=store_frame(pd.DataFrame({"prompt_row": [0], "noise_seed": [0]}), self.folder / "plan.parquet"),
             shift=self.teacher.shift,
             num_inference_steps=params.num_inference_steps,
             guidance_scale=1.0,
             alpha=1.0,
             batch_size=1,
         )
-        need = sampling_need(self.teacher, TOKENS, 1, guided=False, decoded=True, compute=self.compute)
-        with Machine(self.ranks.device) as machine:
-            return self._update(machine, need, lambda: job.run(Run(job.folder, {}, self.ranks)), [])
 
     def _generator_update(self, machine: Machine, need: Need, trainer: AdversarialTrainer) -> dict[str, Any]:
         generates = next(s for s in range(10**6) if trainer.schedule.phase(s).name == "GENERATOR")
