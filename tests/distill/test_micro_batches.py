@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from onex_distill.distill.cotraining import residuals
 from onex_distill.distill.cotraining.trainer import CotrainingTrainer
 from onex_distill.distill.stage_two.adversary import PenaltyParams
 from onex_distill.distill.stage_two.references import Batch, References
 from onex_distill.distill.stage_two.trainer import AdversarialTrainer
 from onex_distill.engine.launch import launch
 from onex_distill.engine.optimisation import Stepper
-from onex_distill.models.prompts import PromptBatch
+from onex_distill.models.prompts import PromptBatch, read_prompts
 
 PENALTIES = {"penalties": PenaltyParams(r1=0.1, r2=0.1, approximate_r1=0.1, noise_std=0.1)}
 EVERYTHING = PENALTIES | {"perceptual_weight": 0.5, "output_weight": 0.5, "feature_weight": 0.1}
@@ -28,6 +29,14 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 Gradients = dict[str, Tensor]
 
 
+def prompts_in_double(prompts: PromptBatch) -> PromptBatch:
+    return PromptBatch(prompts.embeds.double(), prompts.pooled.double())
+
+
+def read_in_double(*arguments: Any) -> PromptBatch:
+    return prompts_in_double(read_prompts(*arguments))
+
+
 class InDouble:
     """References whose numbers are of double precision."""
 
@@ -36,8 +45,7 @@ class InDouble:
 
     def batch(self, step: int, count: int) -> Batch:
         batch = self.references.batch(step, count)
-        prompts = PromptBatch(batch.prompts.embeds.double(), batch.prompts.pooled.double())
-        return Batch(prompts, batch.noise.double(), batch.rows)
+        return Batch(prompts_in_double(batch.prompts), batch.noise.double(), batch.rows)
 
     def images(self, batch: Batch) -> Tensor:
         return self.references.images(batch).double()
@@ -72,7 +80,11 @@ def gradients_of(trainer: AdversarialTrainer) -> tuple[list[Gradients], list[dic
     def drop(stepper: Stepper, norm: float) -> None:
         stepper.discard()
 
-    with patch.object(Stepper, "reduce", record), patch.object(Stepper, "take", drop):
+    with (
+        patch.object(Stepper, "reduce", record),
+        patch.object(Stepper, "take", drop),
+        patch.object(residuals, "read_prompts", read_in_double),
+    ):
         values = [trainer.update(step) for step in range(2)]
     return found, values
 
