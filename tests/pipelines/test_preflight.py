@@ -217,8 +217,8 @@ PARAMETERS = {
     ),
     "batch": ({"compute": {"processes": 8}}, "batch_size 4 cannot be split over 8 ranks"),
     "row of a network": (
-        {"metrics": {"kid": {"features": "shapes.featurs"}}},
-        "metrics.kid.features names an unknown row of shapes 'featurs'; did you mean 'features'",
+        {"metrics": {"kid": {"features": "shapes.featurez"}}},
+        "metrics.kid.features names an unknown row of shapes 'featurez'; did you mean 'features'",
     ),
     "student of the report": (
         {"report": {"student": "stage_two_3"}},
