@@ -5,10 +5,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
 from onex_distill.cache.compensation import Compensation
 from onex_distill.cache.export import FractionalStableDiffusion3Pipeline
+from onex_distill.metrics.cost import flops_of
 from support import newest
 
 
@@ -40,6 +43,11 @@ def test_folders_and_pipelines_are_rows_of_one_table(folders, run_pipeline, stor
     run_pipeline("score", {"data": str(tmp_path / "data"), "score": score})
     table = pd.read_csv(newest(tmp_path / "data", "08_reporting/score.csv")).set_index("method")
     assert table["images"].to_dict() == {"many": 80, "few": 8, "tiny": 4}
+    assert table["seconds_per_image"].notna().to_dict() == {"many": False, "few": False, "tiny": True}
+    call = StableDiffusion3Pipeline.from_pretrained(stored_teacher)
+    settings = {"num_inference_steps": 1, "guidance_scale": 1.0, "generator": torch.Generator().manual_seed(0)}
+    counted = flops_of(lambda: call(["a solid red circle"], **settings)) / 1e9
+    assert table.loc["tiny", "gflops_per_image"] == pytest.approx(counted, rel=1e-6)
     assert table["alignment"].between(0, 1).all()
     assert (table["alignment_low"] <= table["alignment"]).all()
     assert table["saturation"].notna().all()

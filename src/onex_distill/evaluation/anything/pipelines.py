@@ -1,10 +1,12 @@
 """Images of any diffusers pipeline, from captions and seeds that all pipelines share."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import diffusers
 import numpy as np
+import pandas as pd
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
@@ -14,12 +16,17 @@ from onex_distill.engine.job import Job
 from onex_distill.engine.run import Run
 from onex_distill.engine.tables import write_table
 from onex_distill.evaluation.anything.params import PipelineParams
+from onex_distill.metrics.cost import flops_of
 from onex_distill.storage.frame import FrameFile
 from onex_distill.storage.image_table import ImageWriter
 
 
 class PipelineJob(Job):
-    """Images of every row of a plan (``text``, ``noise_seed``) by one pipeline."""
+    """Images of every row of a plan (``text``, ``noise_seed``) by one pipeline.
+
+    Columns beside them: ``seconds`` per image of the whole call, text encoding and decoding included, and ``gflops``
+    per image, counted by torch on one image more.
+    """
 
     params: PipelineParams
     plan: FrameFile
@@ -33,11 +40,19 @@ class PipelineJob(Job):
         settings = {"num_inference_steps": self.params.steps, "guidance_scale": self.params.guidance_scale}
         given = {name: value for name, value in settings.items() if value is not None}
 
-        def sample(rows: range) -> Mapping[str, Tensor]:
-            part = plan.iloc[rows.start : rows.stop]
+        def images_of(part: pd.DataFrame) -> Tensor:
             seeds = [torch.Generator().manual_seed(int(seed)) for seed in part["noise_seed"]]
             images = pipeline(part["text"].tolist(), generator=seeds, output_type="np", **given).images
-            return {"image": torch.from_numpy((np.asarray(images) * 255).round().astype(np.uint8)).permute(0, 3, 1, 2)}
+            return torch.from_numpy((np.asarray(images) * 255).round().astype(np.uint8)).permute(0, 3, 1, 2)
+
+        gflops = flops_of(lambda: images_of(plan.iloc[:1])) / 1e9
+
+        def sample(rows: range) -> Mapping[str, Tensor]:
+            began = time.perf_counter()
+            images = images_of(plan.iloc[rows.start : rows.stop])
+            seconds = (time.perf_counter() - began) / len(rows)
+            costs = {"seconds": torch.full((len(rows),), seconds), "gflops": torch.full((len(rows),), gflops)}
+            return {"image": images, **costs}
 
         write_table(run, "samples", plan, self.batch_size, sample, ImageWriter)
 

@@ -25,11 +25,17 @@ def gather_score_images(params: ScoreParams, compute: ComputeParams, runs: Path)
 def score_images(
     features: TensorTable, params: ScoreParams, metrics: MetricsParams, confidence: ConfidenceParams
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """A row per folder or pipeline with every metric and its interval; the comparisons; the measurements."""
+    """A row per folder or pipeline with every metric and its interval; the comparisons; the measurements.
+
+    Pipelines have ``seconds_per_image``, of the whole call, and ``gflops_per_image`` too.
+    """
     sets = [scored for _, scored in parts_of(features, ["method"])]
     names = [scored.key for scored in sets]
     reference = next((scored for scored in sets if scored.key == params.reference), None)
     parts = [measure(name, sets, reference, getattr(metrics, name), confidence) for name in METRICS]
     measurements = pd.concat([part for part in parts if len(part)], ignore_index=True)
     counts = pd.DataFrame({"method": names, "images": [len(scored.index) for scored in sets]})
+    for column in ("seconds", "gflops"):
+        if column in features.index:
+            counts[f"{column}_per_image"] = [float(scored.index[column].median()) for scored in sets]
     return wide_table(counts, measurements), comparison_table(measurements, confidence), measurements
