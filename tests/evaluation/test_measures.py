@@ -12,6 +12,7 @@ from onex_distill.evaluation.measures import measure
 from onex_distill.evaluation.scored import ConfidenceParams, MetricParams, Scored
 from onex_distill.evaluation.tables import comparison_table, prompt_table, require_same_identity, wide_table
 from onex_distill.metrics.distances import frechet_distance
+from onex_distill.metrics.frechet import frechet_at_infinity
 from onex_distill.storage.tensor_table import TensorTable
 
 CONFIDENCE = ConfidenceParams(level=0.95, draws=400, groups=8, seed=0)
@@ -62,6 +63,22 @@ def test_means_are_over_prompts_with_an_interval_around_them(make):
     assert row["value"] == pytest.approx(float(values.mean()), abs=1e-6)
     assert row["low"] < row["value"] < row["high"]
     assert row["units"] == pytest.approx(values.view(PROMPTS, EACH).mean(1).tolist(), abs=1e-6)
+
+
+def test_the_extrapolated_distance_has_a_jackknifes_interval(make):
+    teacher, other = make("teacher", {"rows": drawn(0)}), make("other", {"rows": drawn(1, 0.5)})
+    row = (
+        measure("fd_infinity", [teacher, other], teacher, params("net.rows"), CONFIDENCE)
+        .set_index("method")
+        .loc["other"]
+    )
+    assert row["value"] == pytest.approx(frechet_at_infinity(drawn(1, 0.5), drawn(0), CONFIDENCE.seed))
+    assert row["low"] < row["value"] < row["high"]
+    assert len(row["units"]) == CONFIDENCE.groups
+    few = make("few", {"rows": drawn(1)})
+    small = Scored("small", few.table, tuple(range(8)))
+    reasons = measure("fd_infinity", [small], teacher, params("net.rows"), CONFIDENCE)["reason"]
+    assert "20" in reasons.iloc[0]
 
 
 def test_distances_are_clean_fids_and_the_reference_has_none(make):

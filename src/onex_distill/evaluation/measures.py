@@ -119,14 +119,23 @@ def measure_blocks(
 def measure_infinity(
     column: str, scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
-    """The Frechet distance that endlessly many images would give; too few images leave it empty."""
+    """The Frechet distance that endlessly many images would give; too few images leave it empty.
+
+    The interval is a delete-group jackknife's of the whole extrapolation.
+    """
     reference = another(scored, reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
+    groups = intervals.prompt_groups(scored.prompts, confidence.groups, confidence.seed)
+
+    def without(kept: Tensor) -> float:
+        left = torch.isin(reference.prompts, scored.prompts[kept])
+        return frechet_at_infinity(own[kept], other[left], confidence.seed)
+
     try:
         value = frechet_at_infinity(own, other, confidence.seed)
+        return {column: jackknifed(value, without, groups, confidence)}
     except ValueError as error:
         raise Unmeasured(str(error)) from error
-    return {column: Measurement(value, math.nan, math.nan, "", [], [])}
 
 
 def measure_density_coverage(
