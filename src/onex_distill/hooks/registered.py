@@ -16,3 +16,9 @@ def made_by(dataset: str) -> str | None:
     if "distill" in makers:
         return "distill"
     return min(makers, key=lambda name: len(makers[name].nodes), default=None)
+
+
+def maker_of(dataset: str) -> str | None:
+    """The node that makes a dataset; None for a raw input."""
+    nodes = (node for pipeline in all_pipelines().values() for node in pipeline.nodes if dataset in node.outputs)
+    return next((node.name for node in nodes), None)
