@@ -1,0 +1,118 @@
+"""What OpenMP's passive waiting costs on an idle machine and saves on a busy one: the teacher's forward and backward.
+
+    python benchmarks/threads.py            # ends with one JSON line
+    python benchmarks/threads.py --write    # docs/benchmarks/threads.md as well
+
+Each policy is measured in processes of its own that take turns, once beside nothing and once beside two busy processes
+per core. Ratios are active over passive, so that more than 1 means that passive waiting is faster.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from onex_distill.models.prompts import PromptBatch
+from onex_distill.models.teacher import TeacherFolder
+from onex_distill.models.velocity import predict_velocity
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "docs/benchmarks/threads.md"
+POLICIES = ("passive", "active")
+BATCH, TOKENS = 32, 10
+CORES = os.cpu_count() or 1
+
+
+def step_seconds(steps: int) -> float:
+    """Median seconds of a forward and backward of the embedded teacher on 32 rows, in this process."""
+    transformer = TeacherFolder(path=ROOT / "data/01_raw/teacher").transformer.load().train()
+    config = transformer.config
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(BATCH, config.in_channels, config.sample_size, config.sample_size, generator=draws)
+    embeds = torch.randn(BATCH, 2 * TOKENS, config.joint_attention_dim, generator=draws)
+    prompts = PromptBatch(embeds, torch.randn(BATCH, config.pooled_projection_dim, generator=draws))
+    seconds = []
+    for _ in range(steps + 1):  # the first warms up
+        began = time.perf_counter()
+        predict_velocity(transformer, x, torch.full((BATCH,), 0.5), prompts).square().mean().backward()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:])
+
+
+@contextmanager
+def load(processes: int) -> "Iterator[list[subprocess.Popen[bytes]]]":
+    """So many processes that do nothing but count."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield busy
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def measure(policy: str, steps: int) -> float:
+    """Seconds per step under one policy, in a process of its own."""
+    command = [sys.executable, __file__, "--one", "--steps", str(steps)]
+    environment = {**os.environ, "OMP_WAIT_POLICY": policy}
+    environment.pop("OMP_NUM_THREADS", None)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)  # noqa: S603
+    return float(done.stdout)
+
+
+def compare(rounds: int, steps: int, busy: int) -> list[dict[str, float | str]]:
+    """A row per machine state: median seconds of either policy, and the ratio with its spread over rounds."""
+    rows: list[dict[str, float | str]] = []
+    for name, processes in (("idle", 0), ("busy", busy)):
+        with load(processes):
+            taken = [{policy: measure(policy, steps) for policy in POLICIES} for _ in range(rounds)]
+        ratios = [one["active"] / one["passive"] for one in taken]
+        rows.append(
+            {
+                "machine": name,
+                **{policy: round(statistics.median(one[policy] for one in taken), 4) for policy in POLICIES},
+                "ratio": round(statistics.median(ratios), 3),
+                "lowest": round(min(ratios), 3),
+                "highest": round(max(ratios), 3),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Measure, print, and write if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--busy", type=int, default=2 * CORES, help="processes beside it, when busy")
+    parser.add_argument("--write", action="store_true", help=f"the table to {DOCUMENT.relative_to(ROOT)}")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.one:
+        print(step_seconds(chosen.steps))
+        return
+    rows = compare(chosen.rounds, chosen.steps, chosen.busy)
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    print(table)
+    if chosen.write:
+        text = f"""# Passive and active waiting of threads
+
+Written by `python benchmarks/threads.py --write` on {CORES} cores, torch {torch.__version__}: seconds of a forward and
+backward of the embedded teacher on {BATCH} rows, {chosen.rounds} rounds in which the policies took turns; busy is
+beside {chosen.busy} processes that do nothing but count. The ratio is active over passive,
+with its lowest and highest round."""
+        DOCUMENT.write_text(f"{text}\n\n{table}\n")
+    print(json.dumps({str(row["machine"]): row["ratio"] for row in rows}))
+
+
+if __name__ == "__main__":
+    main()
