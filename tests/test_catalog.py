@@ -33,20 +33,26 @@ def test_without_versions_kedros_own_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("clock", [NOW, LATER])
-def test_a_version_comes_after_all_that_are_there(tmp_path, clock, caplog):
-    OrderedCatalog.from_config(config(tmp_path), save_version=LATER)["a_table"].save(["old"])
-    (tmp_path / "tables/a.json/not a version").mkdir()
-    catalog = OrderedCatalog.from_config(config(tmp_path), save_version=clock)
+@pytest.mark.parametrize("name", ["a_table", "b_table"])
+def test_a_run_that_would_not_come_after_all_versions_is_refused(tmp_path, clock, name):
+    OrderedCatalog.from_config(config(tmp_path), save_version=LATER)[name].save(["old"])
+    (tmp_path / "tables" / f"{name[0]}.json" / "not a version").mkdir()
+    with pytest.raises(ValueError, match="the clock is behind") as error:
+        OrderedCatalog.from_config(config(tmp_path), save_version=clock)
+    assert str(error.value) == (
+        f"the clock is behind: this run would be version {clock}, but {tmp_path}/tables/{name[0]}.json/{LATER} is "
+        "there and would be loaded in its place; set the clock, move that version away, or write elsewhere with "
+        "--params=data=DIR"
+    )
+    assert OrderedCatalog.from_config(config(tmp_path))[name].load() == ["old"]  # a catalog of no run is not judged
+
+
+def test_a_later_run_saves_as_its_session_says(tmp_path):
+    OrderedCatalog.from_config(config(tmp_path), save_version=NOW)["a_table"].save(["old"])
+    catalog = OrderedCatalog.from_config(config(tmp_path), save_version=LATER)
     catalog["a_table"].save(["new"])
-    assert newest_version(config(tmp_path)) == "2031-05-06T07.08.09.011Z"
-    assert OrderedCatalog.from_config(config(tmp_path), save_version=NOW)["a_table"].load() == ["new"]
-    assert "The clock is behind the newest version on disk" in caplog.text
-
-
-def test_another_datasets_version_counts_too(tmp_path):
-    OrderedCatalog.from_config(config(tmp_path), save_version=LATER)["a_table"].save(["old"])
-    OrderedCatalog.from_config(config(tmp_path), save_version=NOW)["b_table"].save(["new"])
-    assert (tmp_path / "tables/b.json/2031-05-06T07.08.09.011Z").is_dir()
+    assert newest_version(config(tmp_path)) == tmp_path / "tables/a.json" / LATER
+    assert catalog["a_table"].load() == ["new"]
 
 
 def test_a_data_folder_that_cannot_be_written_is_one_line():

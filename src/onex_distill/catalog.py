@@ -1,6 +1,5 @@
-"""The project's catalog: versions that stay in order when the clock does not, and files that are whole or not there."""
+"""The project's catalog: versions that stay in order, and files that are whole or not there."""
 
-import logging
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,18 +9,16 @@ from typing import Any
 
 from kedro.framework.context import CatalogCommandsMixin
 from kedro.io import DataCatalog
-from kedro.io.core import AbstractDataset, AbstractVersionedDataset, generate_timestamp
+from kedro.io.core import AbstractDataset, AbstractVersionedDataset
 
 from onex_distill.hooks.registered import all_pipelines
 from onex_distill.parameters import unknown_name
 from onex_distill.storage.files import sync_tree
-from onex_distill.storage.versions import VERSION, version_after
-
-logger = logging.getLogger(__name__)
+from onex_distill.storage.versions import VERSION
 
 
 class OrderedCatalog(DataCatalog, CatalogCommandsMixin):
-    """Kedro loads the version whose name sorts last; a new one must come after all that are there.
+    """Kedro loads the version whose name sorts last; a run whose own would come before one that is there is refused.
 
     A clock that jumped backwards (a machine joining a cluster, a restored virtual machine) would otherwise make a run
     save its results and then load older ones.
@@ -36,17 +33,19 @@ class OrderedCatalog(DataCatalog, CatalogCommandsMixin):
         save_version: str | None = None,
         validation_enabled: bool = True,
     ) -> DataCatalog:
-        """As in Kedro, with a save version later than every version on disk.
+        """As in Kedro.
 
-        Raises ValueError for a name in ``load_versions`` that no pipeline has, which a factory would take.
+        Raises ValueError for a name in ``load_versions`` that no pipeline has, which a factory would take, and for a
+        ``save_version``, which is the session's, that is not after every version on disk.
         """
         check_load_versions(load_versions or {})
-        version = save_version or generate_timestamp()
-        newest = newest_version(catalog or {})
-        if newest is not None and version <= newest:
-            version = version_after(newest)
-            logger.warning("The clock is behind the newest version on disk, %s; saving as %s.", newest, version)
-        return super().from_config(catalog, credentials, load_versions, version, validation_enabled)
+        newest = newest_version(catalog or {}) if save_version is not None else None
+        if save_version is not None and newest is not None and save_version <= newest.name:
+            raise ValueError(
+                f"the clock is behind: this run would be version {save_version}, but {newest} is there and would be "
+                "loaded in its place; set the clock, move that version away, or write elsewhere with --params=data=DIR"
+            )
+        return super().from_config(catalog, credentials, load_versions, save_version, validation_enabled)
 
     def save(self, ds_name: str, data: Any) -> None:
         """As in Kedro; what fails halfway leaves nothing that a later load would take for the newest version."""
@@ -91,9 +90,9 @@ def written_whole(dataset: AbstractDataset[Any, Any]) -> Iterator[None]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def newest_version(catalog: dict[str, dict[str, Any]]) -> str | None:
-    """The last version of any local, versioned dataset of a catalog configuration, factories included."""
+def newest_version(catalog: dict[str, dict[str, Any]]) -> Path | None:
+    """The folder of the last version of any local, versioned dataset of a catalog configuration, factories included."""
     paths = {Path(entry["filepath"]) for entry in catalog.values() if entry.get("versioned") and "filepath" in entry}
     patterns = {(path.parent, re.sub(r"\{.*?\}", "*", path.name)) for path in paths}
-    names = (version.name for parent, name in patterns for version in parent.glob(f"{name}/*"))
-    return max((name for name in names if VERSION.fullmatch(name)), default=None)
+    versions = (version for parent, name in patterns for version in parent.glob(f"{name}/*"))
+    return max((path for path in versions if VERSION.fullmatch(path.name)), key=lambda path: path.name, default=None)

@@ -56,7 +56,7 @@ class ProgressHook:
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]
     ) -> None:
         """Begin the log file, and find out how long the nodes took when they last ran."""
-        version = str(getattr(catalog, "_save_version", None) or run_params["run_id"])
+        version = str(run_params["run_id"])
         self._catalog, self._begun = catalog, time.monotonic()
         path = self._data / RECORDS / version / LOG_FILE
         self._file = log_to(path)

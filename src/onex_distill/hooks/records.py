@@ -48,7 +48,7 @@ class RecordHook:
         filters = ("from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "tags", "namespaces")
         given = {name: list(run_params[name]) for name in filters if run_params.get(name)}
         self._record = RunRecord(
-            version=str(getattr(catalog, "_save_version", None) or run_params["run_id"]),
+            version=str(run_params["run_id"]),
             pipelines=tuple(run_params["pipeline_names"] or ["__default__"]),
             env=str(run_params["env"]),
             command_line={**given, "params": run_params["runtime_params"]},

@@ -1,11 +1,9 @@
 """Versions of what is stored: ``<path>/<version>/<name>``, in the order of their names."""
 
 import re
-from datetime import datetime, timedelta
 from pathlib import Path
 
 VERSION = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}\.\d{2}\.\d{2}\.\d{3}Z")
-FORMAT = "%Y-%m-%dT%H.%M.%S.%fZ"
 
 
 def versions_of(path: Path) -> list[str]:
@@ -17,9 +15,3 @@ def versions_of(path: Path) -> list[str]:
 def version_path(path: Path, version: str) -> Path:
     """Where a version of a dataset is."""
     return path / version / path.name
-
-
-def version_after(version: str) -> str:
-    """The name of a version that is a millisecond later."""
-    later = datetime.strptime(version, FORMAT) + timedelta(milliseconds=1)
-    return later.strftime(FORMAT)[:-4] + "Z"
