@@ -37,9 +37,10 @@ from onex_distill.engine.optimisation import OptimizerParams
 from onex_distill.engine.randomness import seeded
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import Run
-from onex_distill.evaluation.jobs import SamplingJob
+from onex_distill.evaluation.jobs import SamplingJob, latents_job
+from onex_distill.evaluation.params import MethodParams
+from onex_distill.models.conditions import Conditions
 from onex_distill.models.teacher import TeacherFolder
-from onex_distill.storage.frame import store_frame
 from onex_distill.storage.model_folder import ModelFolder, save_model
 from onex_distill.storage.tensor_table import TableFolder, TensorTable
 from published_models import PublishedModel, write_configs
@@ -228,22 +229,14 @@ class Parts:
     def sampling_job(self, name: str) -> SamplingJob:
         """One image on the cached path, decoded, in a run folder of this name."""
         params = self.tree["fractional_167"]["cotraining"]
-        return SamplingJob(
-            folder=self.folder / name,
-            compute=self.compute,
-            transformer=self.teacher.transformer,
-            compensation=ModelFolder(path=self.folder / "compensation", class_name=COMPENSATION),
-            bands=params.candidates[0],
-            autoencoder=self.teacher.autoencoder,
-            embeddings=self._table("embeddings"),
-            empty=self._table("empty"),
-            plan=store_frame(pd.DataFrame({"prompt_row": [0], "noise_seed": [0]}), self.folder / "plan.parquet"),
-            shift=self.teacher.shift,
-            num_inference_steps=params.num_inference_steps,
-            guidance_scale=1.0,
-            alpha=1.0,
-            batch_size=1,
-        )
+        teacher, empty = self.teacher, self._table("empty")
+        conditions = Conditions(teacher=teacher, embeddings=self._table("embeddings"), empty=empty)
+        plan = pd.DataFrame({"prompt_row": [0], "noise_seed": [0]})
+        method = MethodParams.unguided(name, params.num_inference_steps)
+        job = latents_job(conditions, teacher.transformer, plan, method, 1, self.compute, self.folder / name)
+        compensation = ModelFolder(path=self.folder / "compensation", class_name=COMPENSATION)
+        cached = {"compensation": compensation, "bands": params.candidates[0]}
+        return job.model_copy(update={"autoencoder": teacher.autoencoder, **cached})
 
     def _generator_update(self, machine: Machine, need: Need, trainer: AdversarialTrainer) -> dict[str, Any]:
         generates = next(s for s in range(10**6) if trainer.schedule.phase(s).name == "GENERATOR")

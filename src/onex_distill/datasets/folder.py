@@ -59,3 +59,21 @@ class FolderDataset(AbstractVersionedDataset[Any, Any]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": self._filepath, "version": self._version}
+
+
+class ClassFolderDataset(FolderDataset):
+    """A folder that holds an instance of one class; ``class_name`` is its dotted name."""
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        class_name: str,
+        version: Version | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(filepath=filepath, version=version, metadata=metadata)
+        self.class_name = class_name
+
+    def _describe(self) -> dict[str, Any]:
+        return {**super()._describe(), "class_name": self.class_name}

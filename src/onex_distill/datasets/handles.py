@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kedro.io.core import DatasetError, Version
+from kedro.io.core import DatasetError
 from kedro_datasets._typing import JSONPreview
 from pydantic import BaseModel, ValidationError
 
-from onex_distill.datasets.folder import FolderDataset
+from onex_distill.datasets.folder import ClassFolderDataset
 from onex_distill.storage.files import write_text
 from onex_distill.storage.versions import VERSION, versions_of
 
@@ -25,24 +25,16 @@ class Outdated(NamedTuple):
     newest: str
 
 
-class HandlesDataset(FolderDataset):
+class HandlesDataset(ClassFolderDataset):
     """A frozen model of paths and settings, as JSON; ``class_name`` is its dotted name.
 
     Paths below the data folder, two levels above ``filepath``, are stored relative to it, so that the whole folder can
     be moved.
     """
 
-    def __init__(
-        self,
-        *,
-        filepath: str,
-        class_name: str,
-        version: Version | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(filepath=filepath, version=version, metadata=metadata)
-        self.class_name = class_name
-        self._root = Path(filepath).parents[1]
+    @property
+    def _root(self) -> Path:
+        return Path(self._filepath).parents[1]
 
     def read(self, folder: Path) -> BaseModel:
         """The model. Raises DatasetError when the file is missing or is not of its class."""
@@ -92,9 +84,6 @@ class HandlesDataset(FolderDataset):
         if isinstance(value, str) and value.startswith(INSIDE):
             return str(self._root / value.removeprefix(INSIDE))
         return value
-
-    def _describe(self) -> dict[str, Any]:
-        return {**super()._describe(), "class_name": self.class_name}
 
 
 def _map_leaves(value: Any, change: Any) -> Any:

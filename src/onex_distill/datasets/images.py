@@ -9,7 +9,7 @@ from kedro_datasets._typing import ImagePreview
 from kedro_datasets.pillow import ImageDataset
 
 from onex_distill.datasets.folder import FolderDataset
-from onex_distill.datasets.previews import as_png, captioned, captions_of
+from onex_distill.datasets.previews import as_png, captioned, captions_of, rows_of_captions
 
 if TYPE_CHECKING:
     from onex_distill.storage.image_table import ImageTable
@@ -42,7 +42,5 @@ class ImageTableDataset(FolderDataset):
     def preview(self, images: int = 8) -> ImagePreview:
         """The first images of different captions, with them, as base64-encoded PNG."""
         table = self.load()
-        index = table.index.reset_index(drop=True)
-        different = index.drop_duplicates("text") if "text" in index else index
-        rows = different.index[:images].to_numpy()
-        return captioned(table.pictures(rows), captions_of(index.loc[rows]))
+        rows = rows_of_captions(table.index, images)
+        return captioned(table.pictures(rows), captions_of(table.index.iloc[rows]))

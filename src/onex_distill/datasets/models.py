@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.io.core import DatasetError, Version
 from kedro_datasets._typing import HTMLPreview
 
-from onex_distill.datasets.folder import FolderDataset
+from onex_distill.datasets.folder import ClassFolderDataset, FolderDataset
 from onex_distill.datasets.hub import download_teacher
 from onex_distill.datasets.previews import card
 
@@ -18,24 +18,13 @@ if TYPE_CHECKING:
 # storage is imported where it is used, so that a catalog can be listed and drawn without torch
 
 
-class ModelFolderDataset(FolderDataset):
+class ModelFolderDataset(ClassFolderDataset):
     """A model, pipeline or tokenizer in its library's own folder format.
 
     Loads as a ``ModelFolder``, whose ``load()`` gives the model: what is large is read where it is needed, by the ranks
     that need it. Saves a model, or the copy of another folder. ``class_name`` is the dotted name of the class, for
     example ``diffusers.AutoencoderKL``.
     """
-
-    def __init__(
-        self,
-        *,
-        filepath: str,
-        class_name: str,
-        version: Version | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(filepath=filepath, version=version, metadata=metadata)
-        self.class_name = class_name
 
     def read(self, folder: Path) -> "ModelFolder":
         """The folder, after its checksums."""
@@ -60,9 +49,6 @@ class ModelFolderDataset(FolderDataset):
     def preview(self) -> HTMLPreview:
         """A card: class, size, configuration, and the run that made it."""
         return card(self.class_name, Path(self._get_load_path()))
-
-    def _describe(self) -> dict[str, Any]:
-        return {**super()._describe(), "class_name": self.class_name}
 
 
 class TeacherDataset(FolderDataset):

@@ -65,6 +65,13 @@ def pictures_of(tensor: "Tensor") -> list[Image.Image]:
     return [to_pil_image(value) for value in values.clamp(0, 1)]
 
 
+def rows_of_captions(index: pd.DataFrame, count: int) -> list[int]:
+    """The first rows of different captions, at most ``count``."""
+    index = index.reset_index(drop=True)
+    different = index.drop_duplicates("text") if "text" in index else index
+    return [int(row) for row in different.index[:count]]
+
+
 def captions_of(index: pd.DataFrame) -> list[str]:
     """What is written below the rows of a table: the caption, or what else tells them apart."""
     if "text" in index:

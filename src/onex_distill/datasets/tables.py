@@ -7,7 +7,7 @@ from kedro.io.core import DatasetError
 from kedro_datasets._typing import ImagePreview, TablePreview
 
 from onex_distill.datasets.folder import FolderDataset
-from onex_distill.datasets.previews import captioned, captions_of, pictures_of, rounded
+from onex_distill.datasets.previews import captioned, captions_of, pictures_of, rounded, rows_of_captions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,8 +47,6 @@ class LatentTableDataset(TensorTableDataset):
     def preview(self, images: int = 8) -> ImagePreview:
         """Latents in the colours of their main components, images as they are, with captions."""
         table = self.load()
-        index = table.index.reset_index(drop=True)
-        different = index.drop_duplicates("text") if "text" in index else index
-        rows = different.index[:images].to_numpy()
+        rows = rows_of_captions(table.index, images)
         column = "image" if "image" in table.names else "latent"
-        return captioned(pictures_of(table.read(column, rows)), captions_of(index.loc[rows]))
+        return captioned(pictures_of(table.read(column, rows)), captions_of(table.index.iloc[rows]))

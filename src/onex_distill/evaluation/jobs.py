@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
+import pandas as pd
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -10,16 +12,19 @@ from torch import Tensor
 
 from onex_distill.cache.block_cache import BlockCache
 from onex_distill.cache.plan import Bands, reuse_after_first
+from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.job import Job
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.run import Run
 from onex_distill.engine.speed import compile_blocks
 from onex_distill.engine.tables import write_table
+from onex_distill.evaluation.params import MethodParams
 from onex_distill.flow.sigmas import step_sigmas
+from onex_distill.models.conditions import Conditions
 from onex_distill.models.noise import latent_shape, noise_from_seeds
 from onex_distill.models.prompts import read_prompts
 from onex_distill.models.sampling import Guidance, decode_latents, sample_latents
-from onex_distill.storage.frame import FrameFile
+from onex_distill.storage.frame import FrameFile, store_frame
 from onex_distill.storage.image_table import ImageWriter
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TableFolder, TableWriter
@@ -83,6 +88,47 @@ class SamplingJob(Job):
 
         kind = TableWriter if autoencoder is None else ImageWriter
         write_table(run, "samples", plan, self.batch_size, sample, kind)
+
+
+def latents_job(
+    conditions: Conditions,
+    transformer: ModelFolder,
+    plan: pd.DataFrame,
+    method: MethodParams,
+    batch_size: int,
+    compute: ComputeParams,
+    folder: Path,
+) -> SamplingJob:
+    """The job that samples a transformer's latents, without a cache.
+
+    Args:
+        conditions: the teacher, whose schedule is followed, and the captions' embeddings.
+        transformer: the velocity network.
+        plan: ``prompt_row`` and ``noise_seed`` of every row; it is stored in the folder.
+        method: steps and guidance.
+        batch_size: rows that are sampled together.
+        compute: where it runs.
+        folder: of the run.
+
+    Returns:
+        The job, for ``launch``.
+    """
+    return SamplingJob(
+        folder=folder,
+        compute=compute,
+        transformer=transformer,
+        compensation=None,
+        bands=(),
+        autoencoder=None,
+        embeddings=conditions.embeddings,
+        empty=conditions.empty,
+        plan=store_frame(plan, folder / "plan.parquet"),
+        shift=conditions.teacher.shift,
+        num_inference_steps=method.steps,
+        guidance_scale=method.guidance_scale,
+        alpha=method.alpha,
+        batch_size=batch_size,
+    )
 
 
 class DecodingJob(Job):

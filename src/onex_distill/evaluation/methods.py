@@ -11,9 +11,8 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
 from onex_distill.evaluation.cost import cost_of
 from onex_distill.evaluation.inputs import SamplingInputs
-from onex_distill.evaluation.jobs import DecodingJob, SamplingJob
+from onex_distill.evaluation.jobs import DecodingJob, latents_job
 from onex_distill.evaluation.params import MethodParams
-from onex_distill.storage.frame import store_frame
 from onex_distill.storage.image_table import ImageTable
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
@@ -50,25 +49,13 @@ class Sampler:
         Returns:
             The images, their index with the column ``method``, and the row of the cost table.
         """
-        teacher = self.inputs.teacher
-        job = SamplingJob(
-            folder=folder,
-            compute=self.compute,
-            transformer=transformer,
-            compensation=compensation,
-            bands=bands,
-            autoencoder=teacher.autoencoder,
-            embeddings=self.inputs.embeddings,
-            empty=self.inputs.empty,
-            plan=store_frame(self.plan.assign(method=method.name), folder / "plan.parquet"),
-            shift=teacher.shift,
-            num_inference_steps=method.steps,
-            guidance_scale=method.guidance_scale,
-            alpha=method.alpha,
-            batch_size=self.inputs.batch_size,
-        )
+        inputs, teacher = self.inputs, self.inputs.teacher
+        plan = self.plan.assign(method=method.name)
+        latents = latents_job(inputs, transformer, plan, method, inputs.batch_size, self.compute, folder)
+        images_of = {"autoencoder": teacher.autoencoder, "compensation": compensation, "bands": bands}
+        job = latents.model_copy(update=images_of)
         images = ImageTable(launch(job) / "samples")
-        cost = cost_of(transformer, method, teacher.shift, self.inputs.embeddings.open(), compensation, bands)
+        cost = cost_of(transformer, method, teacher.shift, inputs.embeddings.open(), compensation, bands)
         return images, cost | {SECONDS: median_seconds(images)}
 
 

@@ -8,7 +8,8 @@ import pandas as pd
 
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.evaluation.jobs import SamplingJob
+from onex_distill.evaluation.jobs import latents_job
+from onex_distill.evaluation.params import MethodParams
 from onex_distill.models.conditions import Conditions
 from onex_distill.models.embedding import EmbeddingJob
 from onex_distill.models.online import Encoding, OnlineEmbeddings
@@ -100,20 +101,8 @@ def sample_teacher(
     conditions: Conditions, plan: pd.DataFrame, params: TeacherSamplingParams, compute: ComputeParams, runs: Path
 ) -> TensorTable:
     """The teacher's latents on a plan; the column ``seconds`` is the transformer's time per image."""
-    job = SamplingJob(
-        folder=runs,
-        compute=compute,
-        transformer=conditions.teacher.transformer,
-        compensation=None,
-        bands=(),
-        autoencoder=None,
-        embeddings=conditions.embeddings,
-        empty=conditions.empty,
-        plan=store_frame(plan, runs / "plan.parquet"),
-        shift=conditions.teacher.shift,
-        num_inference_steps=params.num_inference_steps,
-        guidance_scale=params.guidance_scale,
-        alpha=1.0,
-        batch_size=params.batch_size,
+    guided = MethodParams(
+        name="teacher", steps=params.num_inference_steps, guidance_scale=params.guidance_scale, alpha=1.0, nfe=None
     )
+    job = latents_job(conditions, conditions.teacher.transformer, plan, guided, params.batch_size, compute, runs)
     return TensorTable(launch(job) / "samples")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from onex_distill.parameters import Params, Seed
 
@@ -44,10 +44,10 @@ class CaptionSetParams(Params):
 
 
 class TeacherSamplingParams(Params):
-    """How the teacher samples."""
+    """How the teacher samples; a guidance scale of 1 is none."""
 
     num_inference_steps: PositiveInt
-    guidance_scale: NonNegativeFloat
+    guidance_scale: PositiveFloat
     batch_size: PositiveInt
 
 

@@ -10,11 +10,11 @@ from onex_distill.distill.stage_two.params import AdversarialParams
 from onex_distill.distill.stage_two.refine import refine
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
-from onex_distill.evaluation.jobs import DecodingJob, SamplingJob
+from onex_distill.evaluation.jobs import DecodingJob, latents_job
+from onex_distill.evaluation.params import MethodParams
 from onex_distill.models.conditions import Conditions
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.pipelines.shared.params import ReferencesParams
-from onex_distill.storage.frame import store_frame
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.prompt_table import rows_of_split
 from onex_distill.storage.tensor_table import TensorTable
@@ -43,22 +43,8 @@ def sample_references(
     runs: Path,
 ) -> TensorTable:
     """The real side of stage two: latents of the reference generator."""
-    job = SamplingJob(
-        folder=runs,
-        compute=compute,
-        transformer=generator,
-        compensation=None,
-        bands=(),
-        autoencoder=None,
-        embeddings=conditions.embeddings,
-        empty=conditions.empty,
-        plan=store_frame(plan, runs / "plan.parquet"),
-        shift=conditions.teacher.shift,
-        num_inference_steps=params.num_inference_steps,
-        guidance_scale=1.0,
-        alpha=1.0,
-        batch_size=params.batch_size,
-    )
+    unguided = MethodParams.unguided("reference", params.num_inference_steps)
+    job = latents_job(conditions, generator, plan, unguided, params.batch_size, compute, runs)
     return TensorTable(launch(job) / "samples")
 
 
