@@ -32,10 +32,10 @@ def write_images(folder: Path, count: int, size: int, seed: int) -> None:
         Image.fromarray(pixels).save(folder / f"{number:05d}.png")
 
 
-def write_networks(root: Path, width: int) -> None:
-    """Random weights in the formats that are published."""
+def write_networks(root: Path, width: int, inception: str = "published") -> None:
+    """Random weights in the formats that are published; Inception as large as the published one, or ``small``."""
     torch.manual_seed(0)
-    _write_inception(root / "inception-2015-12-05.pt")
+    _write_inception(root / "inception-2015-12-05.pt", inception)
     sizes: dict[str, Any] = {"hidden_size": width, "num_attention_heads": width // 64, "intermediate_size": 4 * width}
     for name, image_size in CLIPS.items():
         text = {**sizes, "num_hidden_layers": 4, "bos_token_id": 49406, "eos_token_id": 49407}
@@ -73,8 +73,12 @@ class _Published(nn.Module):
         return self.layers((x - 128) / 128)
 
 
-def _write_inception(path: Path) -> None:
-    trunk = inception_v3(weights=None, aux_logits=False, init_weights=False).eval()
-    trunk.fc = nn.Identity()
+def _write_inception(path: Path, size: str) -> None:
+    trunk: nn.Module
+    if size == "small":
+        trunk = nn.Sequential(nn.Conv2d(3, 2048, 32, 32), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    else:
+        trunk = inception_v3(weights=None, aux_logits=False, init_weights=False).eval()
+        trunk.fc = nn.Identity()
     layers = torch.jit.trace(trunk, torch.rand(2, 3, 299, 299))
     torch.jit.script(_Published(layers)).save(str(path))
