@@ -38,6 +38,14 @@ def test_captions_are_read_in_three_forms(folder):
     pd.testing.assert_frame_equal(read_folder(folder, False)[1], index)
 
 
+def test_a_text_file_without_an_image_is_named(folder):
+    (folder / "metadata.jsonl").unlink()
+    for number in range(4):
+        (folder / f"{number}.txt").write_text("caption")
+    with pytest.raises(ValueError, match=r"holds 1 captions without an image, the first is 3\.txt"):
+        read_folder(folder, False)
+
+
 def test_a_folder_becomes_a_table_shard_by_shard(folder, tmp_path):
     table = store_folder(folder, False, 2, tmp_path / "table")
     assert [picture.getpixel((0, 0))[0] for picture in table.pictures([0, 1, 2])] == [0, 100, 50]

@@ -57,11 +57,11 @@ def _captions(folder: Path, images: dict[str, Path]) -> dict[str, str]:
     """Caption by file name."""
     table = next((folder / name for name in TABLES if (folder / name).is_file()), None)
     if table is None:
-        return {
-            name: text.read_text(encoding="utf-8").strip()
-            for name, path in images.items()
-            if (text := path.with_suffix(".txt")).is_file()
-        }
+        written = {path.stem: path for path in sorted(folder.glob("*.txt"))}
+        stems = {path.stem for path in images.values()}
+        beside = {name: written[path.stem] for name, path in images.items() if path.stem in written}
+        alone = {path.name: path for stem, path in written.items() if stem not in stems}
+        return {name: path.read_text(encoding="utf-8").strip() for name, path in {**beside, **alone}.items()}
     try:
         frame = pd.read_json(table, lines=True) if table.suffix == ".jsonl" else pd.read_csv(table)
     except ValueError as error:
