@@ -31,6 +31,15 @@ def bootstrap_interval(means: Tensor, level: float, draws: int, seed: int) -> In
     """Percentile interval of the mean over prompts (P,), by drawing prompts with replacement (Efron 1979).
 
     One prompt gives no interval: both ends are NaN.
+
+    Args:
+        means: A mean per prompt (P,).
+        level: Share of intervals that hold the true value, such as 0.95.
+        draws: How often prompts are drawn.
+        seed: Decides every draw.
+
+    Returns:
+        Both ends.
     """
     if len(means) < 2:
         return Interval(math.nan, math.nan)
@@ -93,7 +102,17 @@ def block_deviation(blocks: Tensor) -> float:
 
 
 def t_interval(value: float, deviation: float, groups: int, level: float) -> Interval:
-    """Interval around a value by Student's t with groups - 1 degrees of freedom."""
+    """Interval around a value by Student's t with groups - 1 degrees of freedom.
+
+    Args:
+        value: The middle.
+        deviation: Its standard deviation.
+        groups: How many groups gave the deviation.
+        level: Share of intervals that hold the true value, such as 0.95.
+
+    Returns:
+        Both ends; NaN for fewer than two groups.
+    """
     if groups < 2:
         return Interval(math.nan, math.nan)
     reach = float(stats.t.ppf((1 + level) / 2, groups - 1)) * deviation

@@ -27,7 +27,17 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaussian_distance(mean: Tensor, covariance: Tensor, other_mean: Tensor, other_covariance: Tensor) -> float:
-    """The Frechet distance between two Gaussians (Dowson and Landau, 1982): means (D,), covariances (D, D)."""
+    """The Frechet distance between two Gaussians (Dowson and Landau, 1982): means (D,), covariances (D, D).
+
+    Args:
+        mean: Shape (D,).
+        covariance: Shape (D, D).
+        other_mean: Shape (D,).
+        other_covariance: Shape (D, D).
+
+    Returns:
+        The squared distance.
+    """
     values, vectors = torch.linalg.eigh(covariance)
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     crossed = torch.linalg.eigvalsh(root @ other_covariance @ root).clamp_min(0).sqrt().sum()

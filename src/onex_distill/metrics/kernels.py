@@ -13,7 +13,21 @@ CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
 
 
 def kid(features: Tensor, reference: Tensor, seed: int, subsets: int = 100, subset_size: int = 1000) -> float:
-    """The kernel Inception distance (Binkowski et al., 2018), the mean over subsets; see ``kid_subsets``."""
+    """The kernel Inception distance (Binkowski et al., 2018), the mean over subsets; see ``kid_subsets``.
+
+    Args:
+        features: Features (N, D).
+        reference: Features (M, D).
+        seed: Decides every draw.
+        subsets: How many pairs of subsets are drawn.
+        subset_size: Rows of a subset, at most.
+
+    Returns:
+        The mean of the squared discrepancies.
+
+    Raises:
+        ValueError: A set has fewer than two images, or features are not finite.
+    """
     return float(kid_subsets(features, reference, seed, subsets, subset_size).mean())
 
 
@@ -22,6 +36,19 @@ def kid_subsets(features: Tensor, reference: Tensor, seed: int, subsets: int = 1
 
     Subsets have ``subset_size`` rows, or as many as there are; ``seed`` decides them. Raises ValueError for fewer than
     two images and for features that are not finite.
+
+    Args:
+        features: Features (N, D).
+        reference: Features (M, D).
+        seed: Decides every draw.
+        subsets: How many pairs of subsets are drawn.
+        subset_size: Rows of a subset, at most.
+
+    Returns:
+        Squared discrepancies (subsets,).
+
+    Raises:
+        ValueError: A set has fewer than two images, or features are not finite.
     """
     features, reference = check_pair(features, reference, "KID", at_least=2)
     size = min(len(features), len(reference), subset_size)

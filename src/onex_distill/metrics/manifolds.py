@@ -16,6 +16,18 @@ def precision_recall(features: Tensor, reference: Tensor, neighbours: int, chunk
 
     Precision: share of ``features`` inside the reference manifold; recall: share of ``reference`` inside the other.
     Raises ValueError when a set has no k-th neighbour, and for features that are not finite.
+
+    Args:
+        features: Features (N, D).
+        reference: Features (M, D).
+        neighbours: k of the nearest neighbours.
+        chunk: Rows whose distances are in memory at once.
+
+    Returns:
+        Precision and recall.
+
+    Raises:
+        ValueError: A set has no k-th neighbour, or features are not finite.
     """
     features, reference = check_pair(features, reference, _named("precision and recall", neighbours), neighbours + 1)
     precision = _inside(features, reference, _radii(reference, neighbours, chunk), chunk) > 0
@@ -28,6 +40,18 @@ def density_coverage(features: Tensor, reference: Tensor, neighbours: int, chunk
 
     Density: how many reference spheres hold one of ``features``, over k, on average (more than 1 is possible).
     Coverage: share of reference spheres that hold any. Raises ValueError as ``precision_recall`` does.
+
+    Args:
+        features: Features (N, D).
+        reference: Features (M, D).
+        neighbours: k of the nearest neighbours.
+        chunk: Rows whose distances are in memory at once.
+
+    Returns:
+        Density and coverage.
+
+    Raises:
+        ValueError: A set has no k-th neighbour, or features are not finite.
     """
     features, reference = check_pair(features, reference, _named("density and coverage", neighbours), neighbours + 1)
     radii = _radii(reference, neighbours, chunk)
@@ -37,7 +61,20 @@ def density_coverage(features: Tensor, reference: Tensor, neighbours: int, chunk
 
 
 def covered(points: Tensor, manifold: Tensor, neighbours: int, chunk: int = 1024) -> Tensor:
-    """Which points lie inside the manifold's k-nearest-neighbour spheres, bool (N,); precision is its mean."""
+    """Which points lie inside the manifold's k-nearest-neighbour spheres, bool (N,); precision is its mean.
+
+    Args:
+        points: Features (N, D).
+        manifold: Features (M, D).
+        neighbours: k of the nearest neighbours.
+        chunk: Rows whose distances are in memory at once.
+
+    Returns:
+        bool (N,).
+
+    Raises:
+        ValueError: A set has no k-th neighbour, or features are not finite.
+    """
     points, manifold = check_pair(points, manifold, _named("precision and recall", neighbours), neighbours + 1)
     return _inside(points, manifold, _radii(manifold, neighbours, chunk), chunk) > 0
 

@@ -21,7 +21,20 @@ def check_rows(rows: Tensor, metric: str, at_least: int = 1) -> Tensor:
 
 
 def check_pair(rows: Tensor, reference: Tensor, metric: str, at_least: int = 1) -> tuple[Tensor, Tensor]:
-    """Both sets in float64. Raises ValueError as ``check_rows`` does, and for features of different lengths."""
+    """Both sets in float64. Raises ValueError as ``check_rows`` does, and for features of different lengths.
+
+    Args:
+        rows: Features (N, D).
+        reference: Features (M, D).
+        metric: The metric's name, for messages.
+        at_least: The fewest rows of a set.
+
+    Returns:
+        Both sets in float64.
+
+    Raises:
+        ValueError: A set is not as ``check_rows`` wants it, or features have different lengths.
+    """
     checked = check_rows(rows, metric, at_least), check_rows(reference, metric, at_least)
     if rows.shape[1:] != reference.shape[1:]:
         raise ValueError(
