@@ -86,6 +86,18 @@ def extract_features(images: ImageFolder, params: ScorersParams, compute: Comput
     """The features of a table of images; a finished run with the same images, settings and weights is taken as it is.
 
     Raises ValueError for a file of weights whose SHA-256 differs, and for images that a network cannot read.
+
+    Args:
+        images: The images.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        folder: The run's folder; a finished run in it is taken as it is.
+
+    Returns:
+        A row per image and a column per output of a network.
+
+    Raises:
+        ValueError: The SHA-256 of a file of weights differs, or a network cannot read the images.
     """
     states = tuple(json.dumps(_state(one, params.folder), sort_keys=True) for one in params.networks)
     job = FeaturesJob(folder=folder, compute=compute, images=images, params=params, states=states)

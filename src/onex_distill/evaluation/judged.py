@@ -25,7 +25,20 @@ from onex_distill.metrics import dpg, geneval
 def measure_dpg(
     scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
-    """DPG-Bench in percent: overall over images, and every broad category over propositions."""
+    """DPG-Bench in percent: overall over images, and every broad category over propositions.
+
+    Args:
+        scored: The set that is measured.
+        reference: Not read.
+        params: The settings, validated.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        Measurements by column.
+
+    Raises:
+        Unmeasured: Nothing is left to measure.
+    """
     features, protocol = str(params.features), params.protocol
     answers = scored.applicable(features)
     propositions = dpg.read_propositions(scored.note(features, PROPOSITIONS))
@@ -51,7 +64,20 @@ def measure_dpg(
 def measure_geneval(
     scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
-    """The share of correct images of every tag, and overall the mean over tags."""
+    """The share of correct images of every tag, and overall the mean over tags.
+
+    Args:
+        scored: The set that is measured.
+        reference: Not read.
+        params: The settings, validated.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        Measurements by column.
+
+    Raises:
+        Unmeasured: A case names an object that the detector does not know.
+    """
     features = str(params.features)
     objects = scored.applicable(features)
     names = {int(one): str(name) for one, name in json.loads(scored.note(features, CLASSES).read_text()).items()}

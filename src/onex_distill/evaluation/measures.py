@@ -3,7 +3,6 @@
 A measure gives values by column. What it needs and does not find makes an empty cell with the reason.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,6 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from onex_distill.evaluation.entropies import measure_entropy
+from onex_distill.evaluation.identity import IDENTITY, identity_of
 from onex_distill.evaluation.judged import measure_dpg, measure_geneval
 from onex_distill.evaluation.scored import (
     ConfidenceParams,
@@ -26,7 +27,6 @@ from onex_distill.evaluation.scored import (
     mean_of,
 )
 from onex_distill.metrics import confidence as intervals
-from onex_distill.metrics.categories import conditional_entropy, total_variation
 from onex_distill.metrics.distances import frechet_distance, prompt_diversity
 from onex_distill.metrics.frechet import frechet_at_infinity, trace_frechet_distance
 from onex_distill.metrics.kernels import cmmd, kid
@@ -68,7 +68,18 @@ Measure = Callable[[Scored, Scored | None, MetricParams, ConfidenceParams], dict
 def measure_mean(
     column: str, scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
-    """The mean of one number per image."""
+    """The mean of one number per image.
+
+    Args:
+        column: The name of the metric's column.
+        scored: The set that is measured.
+        reference: Not read.
+        params: The settings, validated.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        The measurement by column.
+    """
     values = scored.applicable(str(params.features))
     return {column: mean_of(values, scored.prompts, confidence)}
 
@@ -76,7 +87,21 @@ def measure_mean(
 def measure_frechet(
     column: str, scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
-    """Frechet distance to the reference's features, by clean-fid; the interval is a delete-group jackknife's."""
+    """Frechet distance to the reference's features, by clean-fid; the interval is a delete-group jackknife's.
+
+    Args:
+        column: The name of the metric's column.
+        scored: The set that is measured.
+        reference: The set that it is compared with.
+        params: The settings, validated.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        The measurement by column.
+
+    Raises:
+        Unmeasured: The distance does not exist for these sets.
+    """
     reference = another(scored, reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
     try:
@@ -100,7 +125,19 @@ def measure_blocks(
     params: MetricParams,
     confidence: ConfidenceParams,
 ) -> dict[str, Measurement]:
-    """A kernel distance to the reference; its deviation is that of the distances between blocks of prompts."""
+    """A kernel distance to the reference; its deviation is that of the distances between blocks of prompts.
+
+    Args:
+        column: The name of the metric's column.
+        distance: The distance between two sets of features, and a seed.
+        scored: The set that is measured.
+        reference: The set that it is compared with.
+        params: The settings, validated.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        The measurement by column.
+    """
     reference = another(scored, reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
     value = distance(own, other, confidence.seed)
@@ -122,6 +159,19 @@ def measure_infinity(
     """The Frechet distance that endlessly many images would give; too few images leave it empty.
 
     The interval is a delete-group jackknife's of the whole extrapolation.
+
+    Args:
+        column: The name of the metric's column.
+        scored: The set that is measured.
+        reference: The set that it is compared with.
+        params: The settings, validated.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        The measurement by column.
+
+    Raises:
+        Unmeasured: There are too few images.
     """
     reference = another(scored, reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
@@ -141,7 +191,20 @@ def measure_infinity(
 def measure_density_coverage(
     scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
-    """Density and coverage of the reference's spheres."""
+    """Density and coverage of the reference's spheres.
+
+    Args:
+        scored: The set that is measured.
+        reference: The set that it is compared with.
+        params: The settings, validated.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        Measurements by column.
+
+    Raises:
+        Unmeasured: There are too few images.
+    """
     reference = given(reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
     groups = intervals.prompt_groups(scored.prompts, confidence.groups, confidence.seed)
@@ -163,7 +226,18 @@ def measure_density_coverage(
 def measure_vendi(
     column: str, scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
-    """How many different images the set amounts to."""
+    """How many different images the set amounts to.
+
+    Args:
+        column: The name of the metric's column.
+        scored: The set that is measured.
+        reference: Not read.
+        params: The settings, validated.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        The measurement by column.
+    """
     features = scored.finite(str(params.features))
     groups = intervals.prompt_groups(scored.prompts, confidence.groups, confidence.seed)
     return {column: jackknifed(vendi_score(features), lambda kept: vendi_score(features[kept]), groups, confidence)}
@@ -180,7 +254,21 @@ def _cmmd(own: Tensor, other: Tensor, seed: int) -> float:
 def measure_diversity(
     column: str, scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
-    """Mean pairwise distance between the images of one prompt."""
+    """Mean pairwise distance between the images of one prompt.
+
+    Args:
+        column: The name of the metric's column.
+        scored: The set that is measured.
+        reference: Not read.
+        params: The settings, validated.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        The measurement by column.
+
+    Raises:
+        Unmeasured: No prompt has two images.
+    """
     features = scored.finite(str(params.features))
     try:
         prompts, distances = prompt_diversity(features, scored.prompts)
@@ -192,7 +280,20 @@ def measure_diversity(
 def measure_precision_recall(
     scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
-    """Share of images inside the reference's manifold, and of the reference's inside this one's."""
+    """Share of images inside the reference's manifold, and of the reference's inside this one's.
+
+    Args:
+        scored: The set that is measured.
+        reference: The set that it is compared with.
+        params: The settings, validated.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        Measurements by column.
+
+    Raises:
+        Unmeasured: A set has no k-th neighbour.
+    """
     reference = given(reference)
     own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
     if min(len(own), len(other)) <= params.neighbours:
@@ -201,27 +302,6 @@ def measure_precision_recall(
         "precision": mean_of(covered(own, other, params.neighbours), scored.prompts, confidence),
         "recall": mean_of(covered(other, own, params.neighbours), reference.prompts, confidence),
     }
-
-
-def measure_entropy(
-    scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
-) -> dict[str, Measurement]:
-    """Conditional entropy of every attribute that captions leave free, in nats, and its distance to the renderer's."""
-    network = str(params.features)
-    scored.rows(f"{network}.features")
-    suffix = "_expected"
-    names = [name.removeprefix(f"{network}.") for name in scored.table.names if name.endswith(suffix)]
-    groups = intervals.prompt_groups(scored.prompts, confidence.groups, confidence.seed)
-    entropies, variations = {}, {}
-    for name in sorted(one.removesuffix(suffix) for one in names):
-        values, parents = scored.applicable(f"{network}.{name}").long().unbind(1)
-        expected = scored.applicable(f"{network}.{name}{suffix}")
-        entropy = partial(_entropy_of, values, parents, expected.shape[1])
-        variation = partial(_variation_of, values, parents, expected)
-        everything = torch.ones(len(values), dtype=torch.bool)
-        entropies[f"entropy_{name}"] = jackknifed(entropy(everything), entropy, groups, confidence)
-        variations[f"total_variation_{name}"] = jackknifed(variation(everything), variation, groups, confidence)
-    return entropies | variations
 
 
 class Metric(NamedTuple):
@@ -303,39 +383,4 @@ def measure(
 
 
 EMPTY = Measurement(math.nan, math.nan, math.nan, "", [], [])
-IDENTITY = ("version", "model", "recipe", "weights", "settings", "reference", "prompt_list", "images", "seeds")
 COLUMNS = ["method", "key", "metric", *Measurement._fields, "reason", *IDENTITY]
-VERSION = 1  # of our implementations; raised when a number of any of them changes
-
-
-def identity_of(metric: str, scored: Scored, reference: Scored | None, params: MetricParams) -> dict[str, str]:
-    """What must agree between rows before they are compared."""
-    network = str(params.features).partition(".")[0]
-    known: dict[str, str] = scored.networks.get(network, {}).get("identity", {})
-    index = scored.index
-    seeds = index["noise_seed"].dropna() if "noise_seed" in index else pd.Series(dtype="int64")
-    weights = [f"{name}={value}" for name, value in sorted(known.items()) if name.endswith(("_revision", "_sha256"))]
-    return {
-        "version": f"{metric} {VERSION}",
-        "model": known.get("model", network),
-        "recipe": known.get("recipe", ""),
-        "weights": " ".join(weights),
-        "settings": f"{params.model_dump_json()} {known.get('settings', '')}",
-        "reference": reference.name if reference else "",
-        "prompt_list": _digest(index["text"]),
-        "images": str(len(index)),
-        "seeds": _digest(seeds) if len(seeds) else "",
-    }
-
-
-def _digest(column: pd.Series) -> str:
-    """The first half of a SHA-256 over the values in their order."""
-    return hashlib.sha256("\n".join(column.astype(str)).encode()).hexdigest()[:32]
-
-
-def _entropy_of(values: Tensor, parents: Tensor, count: int, kept: Tensor) -> float:
-    return conditional_entropy(values[kept], parents[kept], count)
-
-
-def _variation_of(values: Tensor, parents: Tensor, expected: Tensor, kept: Tensor) -> float:
-    return total_variation(values[kept], parents[kept], expected[kept])

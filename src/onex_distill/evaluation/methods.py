@@ -62,7 +62,18 @@ class Sampler:
 def decode(
     inputs: SamplingInputs, latents: TensorTable, method: MethodParams, compute: ComputeParams, folder: Path
 ) -> Samples:
-    """Images of latents that the teacher made already, and the cost of both."""
+    """Images of latents that the teacher made already, and the cost of both.
+
+    Args:
+        inputs: What is sampled with.
+        latents: The latents.
+        method: What made them.
+        compute: Ranks, precision and sharding.
+        folder: The run's folder; a finished run in it is taken as it is.
+
+    Returns:
+        The images and their cost.
+    """
     teacher = inputs.teacher
     job = DecodingJob(
         folder=folder,

@@ -135,7 +135,17 @@ def mean_of(values: Tensor, prompts: Tensor, confidence: ConfidenceParams) -> Me
 def jackknifed(
     value: float, without: Callable[[Tensor], float], groups: Tensor, confidence: ConfidenceParams
 ) -> Measurement:
-    """A value with the interval of a jackknife over groups (N,); ``without`` takes the images kept, bool (N,)."""
+    """A value with the interval of a jackknife over groups (N,); ``without`` takes the images kept, bool (N,).
+
+    Args:
+        value: The value of all images.
+        without: The value of the images kept, bool (N,).
+        groups: The group of every image (N,).
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        The measurement, its low end at least 0.
+    """
     replicates = intervals.jackknife(without, groups)
     deviation = intervals.jackknife_deviation(replicates)
     low, high = intervals.t_interval(value, deviation, len(replicates), confidence.level)

@@ -38,7 +38,17 @@ class Scoring(Params):
 def score_set(
     scored: Scored, reference: Scored, metrics: MetricsParams, confidence: ConfidenceParams
 ) -> dict[str, float]:
-    """Every metric that the configuration measures, by column; NaN where it does not apply."""
+    """Every metric that the configuration measures, by column; NaN where it does not apply.
+
+    Args:
+        scored: The set that is measured.
+        reference: The set that it is compared with.
+        metrics: The settings of every metric.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        Values by column.
+    """
     values: dict[str, float] = {}
     for name in METRICS:
         table = measure(name, [scored], reference, getattr(metrics, name), confidence)

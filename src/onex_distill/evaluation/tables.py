@@ -6,7 +6,7 @@ import math
 import pandas as pd
 import torch
 
-from onex_distill.evaluation.measures import IDENTITY
+from onex_distill.evaluation.identity import IDENTITY
 from onex_distill.evaluation.scored import ConfidenceParams
 from onex_distill.metrics import confidence as intervals
 

@@ -43,7 +43,20 @@ def read_folder(folder: Path, skip_unreadable: bool) -> tuple[list[Path], pd.Dat
 
 
 def store_folder(folder: Path, skip_unreadable: bool, rows_per_shard: int, target: Path) -> ImageTable:
-    """The folder's images as a table, a shard in memory at a time."""
+    """The folder's images as a table, a shard in memory at a time.
+
+    Args:
+        folder: The folder of images.
+        skip_unreadable: Leave out images that cannot be read.
+        rows_per_shard: Images in memory at once, which share a file.
+        target: The folder of the table.
+
+    Returns:
+        The images, and an index of the folder.
+
+    Raises:
+        ValueError: An image cannot be read and is not to be skipped.
+    """
     paths, index = read_folder(folder, skip_unreadable)
     writer = ImageWriter(target, len(paths), rows_per_shard)
     for number in range(writer.shards):

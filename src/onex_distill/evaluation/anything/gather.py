@@ -34,6 +34,18 @@ def gather_images(
     """Images of every folder and pipeline, the index with ``method``.
 
     Raises ValueError for folders and pipelines that cannot be read.
+
+    Args:
+        params: The settings, validated.
+        captions: Captions of the pipelines; None without pipelines.
+        compute: Ranks, precision and sharding.
+        folder: The run's folder; a finished run in it is taken as it is.
+
+    Returns:
+        All images, with their index.
+
+    Raises:
+        ValueError: A folder or a pipeline cannot be read.
     """
     tables = []
     for number, one in enumerate(params.images):

@@ -51,7 +51,18 @@ class Axis(NamedTuple):
 def scatter(
     points: Sequence[Point], x_title: str, y_title: str, alternative: str, rules: Sequence[tuple[str, float]] = ()
 ) -> str:
-    """Marks with vertical error bars, numbered; the legend names the numbers. ``rules`` are named dashed levels."""
+    """Marks with vertical error bars, numbered; the legend names the numbers. ``rules`` are named dashed levels.
+
+    Args:
+        points: Marks, with the ends of their error bars.
+        x_title: The title of the horizontal axis.
+        y_title: The title of the vertical axis.
+        alternative: The text in place of the chart for those who cannot see it.
+        rules: Names and heights of dashed levels.
+
+    Returns:
+        An SVG with its legend; empty without finite points.
+    """
     known = [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
     if not known:
         return ""
@@ -85,7 +96,17 @@ def scatter(
 def lines(
     series: Sequence[tuple[str, Sequence[float], Sequence[float]]], x_title: str, y_title: str, alternative: str
 ) -> str:
-    """A line for every name with its x and y."""
+    """A line for every name with its x and y.
+
+    Args:
+        series: Name, x and y of every line.
+        x_title: The title of the horizontal axis.
+        y_title: The title of the vertical axis.
+        alternative: The text in place of the chart for those who cannot see it.
+
+    Returns:
+        An SVG with its legend; empty without finite points.
+    """
     finite = [(n, [(a, b) for a, b in zip(xs, ys, strict=True) if math.isfinite(b)]) for n, xs, ys in series]
     known = [(name, pairs) for name, pairs in finite if pairs]
     if not known:

@@ -95,6 +95,19 @@ def build(model_class: Any, config: Any, state: State, described: Path, **argume
     """A transformers model from a configuration and all of its weights, in float32 and without gradients.
 
     Raises ValueError when weights are missing or of another shape.
+
+    Args:
+        model_class: A class of transformers.
+        config: Its configuration.
+        state: Weights by name.
+        described: The file that messages name.
+        **arguments: Further arguments of ``from_pretrained``.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        ValueError: Weights are missing or of another shape.
     """
     model, info = model_class.from_pretrained(
         None,

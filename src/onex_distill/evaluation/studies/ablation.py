@@ -29,6 +29,16 @@ def train_variations(
     """Images of every setting's student on the same plan; the index names the setting of each.
 
     Every training and every sampling is a job of its own, so that an interrupted ablation goes on where it was.
+
+    Args:
+        inputs: What is sampled with.
+        plan: A row per image: its caption and noise seed.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        folder: The run's folder; a finished run in it is taken as it is.
+
+    Returns:
+        Images of every student.
     """
     sampler = Sampler(inputs, plan, compute)
     frames, images = [], []
@@ -47,7 +57,17 @@ def train_variations(
 def score_variations(
     features: TensorTable, teacher: TensorTable, metrics: MetricsParams, confidence: ConfidenceParams
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A row per setting and seed, its parameters and then every metric; and the guided teacher's own row."""
+    """A row per setting and seed, its parameters and then every metric; and the guided teacher's own row.
+
+    Args:
+        features: Rows of every network for every image.
+        teacher: The same of the guided teacher's images.
+        metrics: The settings of every metric.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        The settings with their metrics, and the metrics of the teacher.
+    """
     reference, columns = Scored("teacher", teacher), [*VARIED, "seed"]
     rows = [
         dict(zip(columns, setting, strict=True)) | score_set(scored, reference, metrics, confidence)

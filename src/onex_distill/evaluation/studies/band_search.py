@@ -26,7 +26,20 @@ MEASURED = ("method", "fid", "alignment", "diversity")
 def predict_bands(
     student: ModelFolder, inputs: SamplingInputs, plan: pd.DataFrame, params: BandSearchParams
 ) -> pd.DataFrame:
-    """Every set of bands that meets the budget with its predicted damage, least first; bands as nested lists."""
+    """Every set of bands that meets the budget with its predicted damage, least first; bands as nested lists.
+
+    Args:
+        student: The student's transformer.
+        inputs: What is sampled with.
+        plan: A row per image: its caption and noise seed.
+        params: The settings, validated.
+
+    Returns:
+        A row per set of bands.
+
+    Raises:
+        ValueError: The fixed bands do not fit the transformer or do not cost what the others cost.
+    """
     teacher, embeddings = inputs.teacher, inputs.embeddings.open()
     skipped = _blocks_to_skip(params, student, inputs)
     sets = sets_of_bands(skipped, teacher.num_layers, params.max_bands)

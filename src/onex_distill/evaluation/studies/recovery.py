@@ -92,6 +92,15 @@ def score_recovery(
     ``fid_uncached`` is the distance to the images of the uncached student of the same training and seed, from the same
     noise. The share is (plain - method) / (plain - uncached): 0 for plain caching, 1 for no loss; not a number where
     plain caching loses nothing.
+
+    Args:
+        features: Rows of every network for every image.
+        teacher: The same of the guided teacher's images.
+        metrics: The settings of every metric.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        A row per training, seed and method.
     """
     reference = Scored("teacher", teacher)
     parts = {tuple(map(str, names)): scored for names, scored in parts_of(features, ["training", "seed", "method"])}

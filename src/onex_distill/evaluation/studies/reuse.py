@@ -24,7 +24,17 @@ class ReuseParams(Params):
 def measure_reuse_error(
     students: dict[str, ModelFolder], inputs: SamplingInputs, plan: pd.DataFrame, params: ReuseParams
 ) -> pd.DataFrame:
-    """Reuse errors of teacher and students, unguided, from the same captions and noise; column ``model``."""
+    """Reuse errors of teacher and students, unguided, from the same captions and noise; column ``model``.
+
+    Args:
+        students: Transformers by name.
+        inputs: What is sampled with.
+        plan: A row per image: its caption and noise seed.
+        params: The settings, validated.
+
+    Returns:
+        A row per model, step and band.
+    """
     # spread over the plan, whose rows are grouped by caption
     rows = plan.iloc[:: max(1, len(plan) // params.images)].head(params.images)
     tables = []
