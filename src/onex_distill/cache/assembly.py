@@ -25,6 +25,9 @@ def build_student(
         teacher: Text encoders, tokenizers and autoencoder come from here.
         num_inference_steps: The student's steps.
         max_sequence_length: Tokens of the T5 part of its embeddings.
+
+    Returns:
+        The pipeline with all of its components.
     """
     dtype = stored_dtype(teacher.transformer.path)
     components = teacher.load_text_pipeline(dtype=dtype).components

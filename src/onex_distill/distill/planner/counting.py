@@ -106,6 +106,16 @@ def count(
     """Activations of ``forward``, which calls ``module`` on ``inputs``; to be called inside ``without_contents``.
 
     ``bf16`` is autocast, around the forward as in training. Without ``backward`` only inference is counted.
+
+    Args:
+        module: The network, without contents.
+        inputs: What the forward reads.
+        forward: Calls ``module`` on ``inputs``.
+        bf16: Autocast the forward.
+        backward: Count a training step as well as inference.
+
+    Returns:
+        Bytes kept, the most at once, and the most of inference.
     """
     known = [*module.parameters(), *module.buffers(), *inputs]
     if not backward:

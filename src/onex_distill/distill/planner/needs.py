@@ -62,6 +62,15 @@ def stage_one_need(teacher: TeacherFolder, tokens: int, params: StageOneParams, 
     """Three copies of the transformer, or one with two sets of adapters; the graphs of student and fake score.
 
     On disk the best students that checkpoints name, and twice the last and the best: in the run and as datasets.
+
+    Args:
+        teacher: The teacher's folder.
+        tokens: Text tokens per caption.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+
+    Returns:
+        Bytes of memory per rank and of disk.
     """
     sizes = transformer_sizes(teacher.transformer, params.lora)
     if params.parametrization == "full":
@@ -109,6 +118,16 @@ def stage_two_need(
     graphs of a step, of decoding and of judging.
 
     References made online need their generator too, a co-training its compensation.
+
+    Args:
+        teacher: The teacher's folder.
+        recogniser: The recogniser that judges images.
+        tokens: Text tokens per caption.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+
+    Returns:
+        Bytes of memory per rank and of disk.
     """
     sizes, (rows, in_parts) = transformer_sizes(teacher.transformer, params.lora), _rows_at_once(params, compute)
     checkpointing = params.gradient_checkpointing
@@ -143,7 +162,19 @@ def _seeing(teacher: TeacherFolder, recogniser: ModelFolder, rows: int, params: 
 def sampling_need(
     teacher: TeacherFolder, tokens: int, rows: int, *, guided: bool, decoded: bool, compute: ComputeParams
 ) -> Need:
-    """A whole float32 transformer on every rank, ``rows`` at once, with guidance twice; a decoder if need be."""
+    """A whole float32 transformer on every rank, ``rows`` at once, with guidance twice; a decoder if need be.
+
+    Args:
+        teacher: The teacher's folder.
+        tokens: Text tokens per caption.
+        rows: Images at once.
+        guided: Run the network with and without the caption.
+        decoded: Decode the latents too.
+        compute: Ranks, precision and sharding.
+
+    Returns:
+        Bytes of memory per rank and of disk.
+    """
     sizes = transformer_sizes(teacher.transformer, NO_ADAPTERS)
     state = sizes.whole * FLOAT + sizes.buffers
     setting = Setting(2 * rows if guided else rows, tokens, _bf16(compute), torch.float32, False, None, backward=False)

@@ -112,7 +112,17 @@ def _count_transformer(folder: Path, layers: int, dual: int, setting: Setting) -
 def decoder_activations(
     folder: ModelFolder, latents: tuple[int, int, int, int], dtype: torch.dtype, checkpointing: bool
 ) -> Activations:
-    """Activations of decoding latents of a shape by weights of a type, with a gradient to the latents."""
+    """Activations of decoding latents of a shape by weights of a type, with a gradient to the latents.
+
+    Args:
+        folder: The autoencoder.
+        latents: Their shape (N, C, H, W).
+        dtype: The type of the weights.
+        checkpointing: Recompute activations in the backward pass.
+
+    Returns:
+        Bytes of activations.
+    """
     autoencoder: AutoencoderKL = folder.build().requires_grad_(False).eval()
     nn.Module.to(autoencoder, dtype)
     if checkpointing:

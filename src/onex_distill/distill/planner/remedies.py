@@ -24,6 +24,15 @@ def remedy(need_of: NeedOf, params: Params, compute: ComputeParams, memory: int)
     """What a refusal advises: settings with which the training fits into ``memory``, the gentlest first.
 
     They are put on one after the other until it does. ``need_of`` plans the training for other parameters and places.
+
+    Args:
+        need_of: Plans the training for other parameters and places.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        memory: Bytes per rank.
+
+    Returns:
+        One sentence for the message.
     """
     plan, names = Plan(params, compute), []
     for name, change in REMEDIES.items():

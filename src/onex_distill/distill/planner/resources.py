@@ -42,7 +42,18 @@ def available_disk(folder: Path) -> int:
 
 
 def require_fit(name: str, need: Need, memory: int, disk: int, remedy: str) -> None:
-    """Raise ValueError when a run cannot fit; ``remedy`` is what to do about memory."""
+    """Raise ValueError when a run cannot fit; ``remedy`` is what to do about memory.
+
+    Args:
+        name: The run's name, for messages.
+        need: Bytes that the run takes.
+        memory: Bytes per rank that are there.
+        disk: Bytes that are free.
+        remedy: What to do about memory.
+
+    Raises:
+        ValueError: Memory or disk is too small.
+    """
     if need.memory > memory:
         raise ValueError(
             f"{name} needs {gib(need.memory):.1f} GiB of memory per rank and {gib(memory):.1f} are there; {remedy}"

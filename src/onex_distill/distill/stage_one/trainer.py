@@ -218,7 +218,18 @@ class StageOneTrainer:
         return Matched(x, x0.detach(), matching_window(start.step, self.params.sigma_range, self.params.matched))
 
     def fake_score_backward(self, matched: Matched, batch: StepBatch, rows: slice, step: int, weight: float) -> Means:
-        """The gradients of the fake score, and of the latent GAN's head with it; means over samples."""
+        """The gradients of the fake score, and of the latent GAN's head with it; means over samples.
+
+        Args:
+            matched: The student's samples.
+            batch: The prompts and draws of this rank's rows.
+            rows: Which rows they are, for the draws of the latent GAN.
+            step: The number of the update.
+            weight: The factor of the loss.
+
+        Returns:
+            Losses and watched errors by name, as means over the rows.
+        """
         gan, draws, means = self.gan, batch.draws, Means()
         watching: AbstractContextManager[list[Tensor]] = (
             nullcontext([]) if gan is None else last_features(gan.fake_score)
