@@ -33,7 +33,18 @@ def cotrain_cache(
     compute: ComputeParams,
     runs: Path,
 ) -> Cotrained:
-    """Train the compensation, then compensation and student together, on the cached inference path."""
+    """Train the compensation, then compensation and student together, on the cached inference path.
+
+    Args:
+        student: The student's transformer.
+        inputs: What every adversarial training reads.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        What was trained, and the losses.
+    """
     return cotrain(student, inputs, params, compute, runs)
 
 
@@ -44,7 +55,18 @@ def export_student(
     params: CotrainingParams,
     text: TextParams,
 ) -> FractionalStableDiffusion3Pipeline:
-    """The fractional student as a diffusers pipeline with the teacher's text encoders and autoencoder, in its dtype."""
+    """The fractional student as a diffusers pipeline with the teacher's text encoders and autoencoder, in its dtype.
+
+    Args:
+        student: The student's transformer.
+        compensation: What corrects reused residuals.
+        teacher: The teacher's folder.
+        params: The settings, validated.
+        text: How captions are encoded.
+
+    Returns:
+        The pipeline.
+    """
     return build_student(
         student,
         compensation,

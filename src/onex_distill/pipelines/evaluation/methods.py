@@ -18,7 +18,18 @@ from onex_distill.storage.tensor_table import TensorTable
 def decode_teacher(
     inputs: SamplingInputs, latents: TensorTable, sampling: TeacherSamplingParams, compute: ComputeParams, runs: Path
 ) -> Samples:
-    """Images of the precomputed teacher latents."""
+    """Images of the precomputed teacher latents.
+
+    Args:
+        inputs: What is sampled with.
+        latents: Latents, a row per image.
+        sampling: Steps and guidance that made the latents.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        The images and their cost.
+    """
     steps, scale = sampling.num_inference_steps, sampling.guidance_scale
     method = MethodParams(name=f"teacher_{steps}x2", steps=steps, guidance_scale=scale, alpha=1.0, nfe=None)
     return decode(inputs, latents, method, compute, runs)
@@ -32,14 +43,37 @@ def sample_student(
     compute: ComputeParams,
     runs: Path,
 ) -> Samples:
-    """Samples of a transformer that runs every block in every step."""
+    """Samples of a transformer that runs every block in every step.
+
+    Args:
+        transformer: The velocity network.
+        inputs: What is sampled with.
+        plan: A row per image: its caption and noise seed.
+        method: Steps, guidance and bands.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        The images and their cost.
+    """
     return Sampler(inputs, plan, compute).sample(transformer, method, runs)
 
 
 def sample_null(
     inputs: SamplingInputs, plan: pd.DataFrame, method: MethodParams, compute: ComputeParams, runs: Path
 ) -> Samples:
-    """The teacher on the same captions with other noise: the floor of every distance."""
+    """The teacher on the same captions with other noise: the floor of every distance.
+
+    Args:
+        inputs: What is sampled with.
+        plan: A row per image: its caption and noise seed.
+        method: Steps, guidance and bands.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        The images and their cost.
+    """
     seeds = range(inputs.null_seed, inputs.null_seed + len(plan))
     other = plan.assign(noise_seed=list(seeds))
     return Sampler(inputs, other, compute).sample(inputs.teacher.transformer, method, runs)
@@ -48,7 +82,18 @@ def sample_null(
 def sample_teacher(
     inputs: SamplingInputs, plan: pd.DataFrame, method: MethodParams, compute: ComputeParams, runs: Path
 ) -> Samples:
-    """The undistilled teacher with other steps or another guidance."""
+    """The undistilled teacher with other steps or another guidance.
+
+    Args:
+        inputs: What is sampled with.
+        plan: A row per image: its caption and noise seed.
+        method: Steps, guidance and bands.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        The images and their cost.
+    """
     return Sampler(inputs, plan, compute).sample(inputs.teacher.transformer, method, runs)
 
 
@@ -64,6 +109,18 @@ def sample_fractional(
     """Samples of a student that reuses bands: those of the method's budget, or the first that it was trained for.
 
     ``{nfe}`` in the method's name becomes what these bands, which were trained, cost.
+
+    Args:
+        transformer: The velocity network.
+        compensation: What corrects reused residuals.
+        inputs: What is sampled with.
+        plan: A row per image: its caption and noise seed.
+        method: Steps, guidance and bands.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        The images and their cost.
     """
     candidates = Compensation.load_candidates(compensation.path)
     bands = candidates[0]

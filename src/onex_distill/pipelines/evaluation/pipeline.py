@@ -78,7 +78,17 @@ def _sampling_node(function: LazyFunction, method: str, inputs: list[str]) -> No
 def create_gathering(
     methods: tuple[str, ...], losses: dict[str, str], to: Gathered, earlier: Gathered | None = None
 ) -> Pipeline:
-    """Features of every method, and all of them as one dataset each, after those of an earlier job."""
+    """Features of every method, and all of them as one dataset each, after those of an earlier job.
+
+    Args:
+        methods: Names of methods.
+        losses: Datasets of loss histories, by what the training is called.
+        to: The datasets that are written.
+        earlier: Those of an earlier job, which come first.
+
+    Returns:
+        The pipeline.
+    """
     before = earlier._asdict() if earlier else {}
     parts: dict[str, tuple[LazyFunction, dict[str, str]]] = {
         "features": (nodes.gather_features, {method: f"{method}_features" for method in methods}),

@@ -92,6 +92,19 @@ def write_report(
     extremes: Image.Image,
     parameters: dict[str, Any],
 ) -> str:
-    """One self-contained HTML page."""
+    """One self-contained HTML page.
+
+    Args:
+        metrics: A row per method.
+        measurements: A row per method and metric, with its interval.
+        comparisons: A row per pair of methods and metric.
+        losses: The loss histories.
+        samples: The grid of samples.
+        extremes: The grid of best and worst samples.
+        parameters: All parameters of the run.
+
+    Returns:
+        The page.
+    """
     contents = Contents(metrics, measurements, comparisons, losses, samples, extremes, parameters)
     return page(contents, ReportParams.model_validate(parameters["report"]))

@@ -23,7 +23,20 @@ def generate_images(
     compute: ComputeParams,
     runs: Path,
 ) -> Path:
-    """A folder of PNGs named by caption number and image number, with their captions in ``metadata.jsonl``."""
+    """A folder of PNGs named by caption number and image number, with their captions in ``metadata.jsonl``.
+
+    Args:
+        student: The student's transformer.
+        teacher: The teacher's folder.
+        wanted: The captions to show.
+        known: The captions that the student was trained on.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        The folder.
+    """
     captions = build_prompt_table(wanted)[["text"]]
     warn_of_unknown_words(captions["text"].tolist(), known["text"].tolist())
     job = GenerationJob(

@@ -23,7 +23,18 @@ def gather_study_inputs(
     metrics: MetricsParams,
     confidence: ConfidenceParams,
 ) -> StudyInputs:
-    """What a study samples with and scores by."""
+    """What a study samples with and scores by.
+
+    Args:
+        sampling: What is sampled with.
+        reference: Features of the reference images.
+        scorers: The networks that read images.
+        metrics: The settings of every metric.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        Both in one.
+    """
     scoring = Scoring(scorers=scorers, metrics=metrics, confidence=confidence, reference=reference.handle)
     return StudyInputs(sampling=sampling, scoring=scoring)
 

@@ -34,7 +34,17 @@ def prepare_prompts(
     counts: PromptCountsParams,
     evaluation: CaptionSetParams,
 ) -> pd.DataFrame:
-    """Check the captions, give each an id and a split, and keep those that trainings and evaluation will draw."""
+    """Check the captions, give each an id and a split, and keep those that trainings and evaluation will draw.
+
+    Args:
+        captions: Captions for training.
+        evaluation_captions: Captions for evaluation.
+        counts: How many captions to keep.
+        evaluation: How many held-out captions to keep.
+
+    Returns:
+        The prompt table.
+    """
     kept = {"train": counts.train, "reference": counts.reference, "heldout": evaluation.captions}
     tables = [build_prompt_table(table) for table in (captions, evaluation_captions)]
     return join_prompts(tables[0], tables[1], kept, counts.seed)
@@ -48,7 +58,19 @@ def embed_prompts(
     runs: Path,
     _after_resource_plan: pd.DataFrame,
 ) -> tuple[TensorTable, TensorTable]:
-    """Embeddings of every caption, or what makes them when they are read; those of the empty prompt are stored."""
+    """Embeddings of every caption, or what makes them when they are read; those of the empty prompt are stored.
+
+    Args:
+        prompts: Captions with their ids and splits.
+        teacher: The teacher's folder.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+        _after_resource_plan: Only read so that the plan is checked first.
+
+    Returns:
+        Embeddings of the captions, and of the empty prompt.
+    """
     count_truncated(teacher.load_tokenizers(), prompts["text"].tolist(), params.max_sequence_length)
     tables: list[TensorTable] = []
     for name, frame in (("captions", prompts), ("empty", pd.DataFrame({"id": ["empty"], "text": ""}))):
@@ -100,7 +122,18 @@ def _plan(prompts: pd.DataFrame, chosen: np.ndarray, params: CaptionSetParams) -
 def sample_teacher(
     conditions: Conditions, plan: pd.DataFrame, params: TeacherSamplingParams, compute: ComputeParams, runs: Path
 ) -> TensorTable:
-    """The teacher's latents on a plan; the column ``seconds`` is the transformer's time per image."""
+    """The teacher's latents on a plan; the column ``seconds`` is the transformer's time per image.
+
+    Args:
+        conditions: The teacher and the embeddings of its captions.
+        plan: A row per image: its caption and noise seed.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        The latents.
+    """
     guided = MethodParams(
         name="teacher", steps=params.num_inference_steps, guidance_scale=params.guidance_scale, alpha=1.0, nfe=None
     )

@@ -43,6 +43,15 @@ def estimate_embeddings(
     """The text encoders on every rank, and the disk that stored embeddings take, in the run and as a dataset.
 
     Encoders of the embeddings that are made online are in memory while training; they count there.
+
+    Args:
+        teacher: The teacher's folder.
+        prompts: Captions with their ids and splits.
+        text: How captions are encoded.
+        compute: Ranks, precision and sharding.
+
+    Returns:
+        Bytes of memory per rank, bytes of disk, and a remedy.
     """
     if text.encoding == "online":
         return {"memory": 0, "disk": 0, "remedy": ""}
@@ -55,7 +64,17 @@ def estimate_embeddings(
 def estimate_stage_one(
     teacher: TeacherFolder, text: TextParams, params: StageOneParams, compute: ComputeParams
 ) -> Estimate:
-    """Memory per rank and disk of one run of stage one."""
+    """Memory per rank and disk of one run of stage one.
+
+    Args:
+        teacher: The teacher's folder.
+        text: How captions are encoded.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+
+    Returns:
+        Bytes of memory per rank, bytes of disk, and a remedy.
+    """
     need_of = partial(stage_one_need, teacher, teacher.clip_tokens + text.max_sequence_length)
     return _estimate(need_of, teacher, text, params, compute)
 
@@ -63,7 +82,18 @@ def estimate_stage_one(
 def estimate_stage_two(
     teacher: TeacherFolder, recogniser: ModelFolder, text: TextParams, params: AdversarialParams, compute: ComputeParams
 ) -> Estimate:
-    """Memory per rank and disk of one run of stage two."""
+    """Memory per rank and disk of one run of stage two.
+
+    Args:
+        teacher: The teacher's folder.
+        recogniser: The recogniser that judges images.
+        text: How captions are encoded.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+
+    Returns:
+        Bytes of memory per rank, bytes of disk, and a remedy.
+    """
     need_of = partial(stage_two_need, teacher, recogniser, teacher.clip_tokens + text.max_sequence_length)
     return _estimate(need_of, teacher, text, params, compute)
 
@@ -71,7 +101,18 @@ def estimate_stage_two(
 def estimate_cotraining(
     teacher: TeacherFolder, recogniser: ModelFolder, text: TextParams, params: CotrainingParams, compute: ComputeParams
 ) -> Estimate:
-    """Memory per rank and disk of one co-training."""
+    """Memory per rank and disk of one co-training.
+
+    Args:
+        teacher: The teacher's folder.
+        recogniser: The recogniser that judges images.
+        text: How captions are encoded.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+
+    Returns:
+        Bytes of memory per rank, bytes of disk, and a remedy.
+    """
     need_of = partial(stage_two_need, teacher, recogniser, teacher.clip_tokens + text.max_sequence_length)
     return _estimate(need_of, teacher, text, params, compute)
 

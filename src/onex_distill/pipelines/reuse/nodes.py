@@ -12,7 +12,17 @@ from onex_distill.storage.model_folder import ModelFolder
 def measure_reuse_error(
     inputs: SamplingInputs, plan: pd.DataFrame, params: reuse.ReuseParams, **students: ModelFolder
 ) -> pd.DataFrame:
-    """Reuse errors of teacher and students from the same captions and noise."""
+    """Reuse errors of teacher and students from the same captions and noise.
+
+    Args:
+        inputs: What is sampled with.
+        plan: A row per image: its caption and noise seed.
+        params: The settings, validated.
+        **students: Transformers by name.
+
+    Returns:
+        A row per model, step and band.
+    """
     return reuse.measure_reuse_error(students, inputs, plan, params)
 
 

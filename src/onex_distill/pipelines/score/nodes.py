@@ -28,6 +28,15 @@ def score_images(
     """A row per folder or pipeline with every metric and its interval; the comparisons; the measurements.
 
     Pipelines have ``seconds_per_image``, of the whole call, and ``gflops_per_image`` too.
+
+    Args:
+        features: Rows of every network for every image.
+        params: The settings, validated.
+        metrics: The settings of every metric.
+        confidence: Level, draws and groups of intervals.
+
+    Returns:
+        The metrics, the comparisons and the measurements.
     """
     sets = [scored for _, scored in parts_of(features, ["method"])]
     names = [scored.key for scored in sets]

@@ -32,7 +32,18 @@ def gather_adversarial_inputs(
     references: TensorTable,
     params: ReferencesParams,
 ) -> AdversarialInputs:
-    """What every adversarial training reads, in one place."""
+    """What every adversarial training reads, in one place.
+
+    Args:
+        conditions: The teacher and the embeddings of its captions.
+        recogniser: The recogniser that judges images.
+        generator: The network that makes reference latents.
+        references: Latents of the reference generator, or images of them.
+        params: The settings, validated.
+
+    Returns:
+        All of them.
+    """
     return AdversarialInputs(
         autoencoder=conditions.teacher.autoencoder,
         shift=conditions.teacher.shift,
@@ -45,5 +56,15 @@ def gather_adversarial_inputs(
 
 
 def extract(samples: ImageTable, params: ScorersParams, compute: ComputeParams, runs: Path) -> TensorTable:
-    """Rows of every network for every image, each decoded once."""
+    """Rows of every network for every image, each decoded once.
+
+    Args:
+        samples: The images.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        A row per image.
+    """
     return extract_features(samples.handle, params, compute, runs)

@@ -33,7 +33,18 @@ class Matched(NamedTuple):
 def match_distribution(
     conditions: Conditions, validation: TensorTable, params: StageOneParams, compute: ComputeParams, runs: Path
 ) -> Matched:
-    """Distil the teacher into a student of few steps on the training captions; no image is needed."""
+    """Distil the teacher into a student of few steps on the training captions; no image is needed.
+
+    Args:
+        conditions: The teacher and the embeddings of its captions.
+        validation: Held-out latents of the teacher.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        The student that goes on, the best by validation, the losses, and the fixed grid's latents.
+    """
     return _match(conditions, validation, None, params, compute, runs)
 
 
@@ -45,14 +56,37 @@ def match_distribution_with_gan(
     compute: ComputeParams,
     runs: Path,
 ) -> Matched:
-    """The same with DMD2's adversarial term, which reads latents of real images."""
+    """The same with DMD2's adversarial term, which reads latents of real images.
+
+    Args:
+        conditions: The teacher and the embeddings of its captions.
+        validation: Held-out latents of the teacher.
+        real_latents: Latents of real images.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        The student that goes on, the best by validation, the losses, and the fixed grid's latents.
+    """
     return _match(conditions, validation, real_latents, params, compute, runs)
 
 
 def draw_watched_grid(
     teacher: TeacherFolder, grid: TensorTable, params: StageOneParams, compute: ComputeParams, runs: Path
 ) -> Image.Image:
-    """The fixed grid over the run: one row per watched step, at most ten of them, one column per sample."""
+    """The fixed grid over the run: one row per watched step, at most ten of them, one column per sample.
+
+    Args:
+        teacher: The teacher's folder.
+        grid: Watched latents, with their step.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        The grid.
+    """
     job = DecodingJob(
         folder=runs,
         compute=compute,

@@ -42,7 +42,19 @@ def sample_references(
     compute: ComputeParams,
     runs: Path,
 ) -> TensorTable:
-    """The real side of stage two: latents of the reference generator."""
+    """The real side of stage two: latents of the reference generator.
+
+    Args:
+        generator: The network that makes reference latents.
+        conditions: The teacher and the embeddings of its captions.
+        plan: A row per image: its caption and noise seed.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        The latents.
+    """
     unguided = MethodParams.unguided("reference", params.num_inference_steps)
     job = latents_job(conditions, generator, plan, unguided, params.batch_size, compute, runs)
     return TensorTable(launch(job) / "samples")
@@ -51,7 +63,18 @@ def sample_references(
 def decode_references(
     latents: TensorTable, teacher: TeacherFolder, params: ReferencesParams, compute: ComputeParams, runs: Path
 ) -> TensorTable:
-    """The reference images, decoded once for all trainings."""
+    """The reference images, decoded once for all trainings.
+
+    Args:
+        latents: Latents, a row per image.
+        teacher: The teacher's folder.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        The images.
+    """
     job = DecodingJob(
         folder=runs,
         compute=compute,
@@ -71,5 +94,16 @@ def refine_adversarially(
     compute: ComputeParams,
     runs: Path,
 ) -> tuple[ModelFolder, pd.DataFrame]:
-    """Refine the student's detail on its own inference path against the reference images."""
+    """Refine the student's detail on its own inference path against the reference images.
+
+    Args:
+        student: The student's transformer.
+        inputs: What every adversarial training reads.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        The refined student and the losses.
+    """
     return refine(student, inputs, params, compute, runs)

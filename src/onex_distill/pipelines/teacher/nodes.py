@@ -43,7 +43,17 @@ def train_recogniser(params: pretraining.ReaderParams, compute: ComputeParams, r
 def train_autoencoder(
     architecture: ArchitectureParams, params: pretraining.AutoencoderParams, compute: ComputeParams, runs: Path
 ) -> Trained:
-    """Pixels to latents and back."""
+    """Pixels to latents and back.
+
+    Args:
+        architecture: Sizes of the teacher's networks.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        What was trained, and the losses.
+    """
     job = pretraining.AutoencoderJob(folder=runs, compute=compute, architecture=architecture, params=params)
     return _trained(launch(job), "autoencoder", "diffusers.AutoencoderKL")
 
@@ -55,7 +65,18 @@ def train_text_encoders(
     compute: ComputeParams,
     runs: Path,
 ) -> Trained:
-    """Tokenizers, text encoders and scheduler as a pipeline that still lacks its transformer and autoencoder."""
+    """Tokenizers, text encoders and scheduler as a pipeline that still lacks its transformer and autoencoder.
+
+    Args:
+        captions: A row per caption.
+        architecture: Sizes of the teacher's networks.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        What was trained, and the losses.
+    """
     job = pretraining.TextEncodersJob(
         folder=runs,
         compute=compute,
@@ -70,7 +91,17 @@ def train_text_encoders(
 def encode_training_images(
     captions: pd.DataFrame, autoencoder: ModelFolder, params: TrainingImagesParams, runs: Path
 ) -> TensorTable:
-    """Render scenes for training captions and keep their latents; the index holds the caption of each."""
+    """Render scenes for training captions and keep their latents; the index holds the caption of each.
+
+    Args:
+        captions: A row per caption.
+        autoencoder: The trained autoencoder.
+        params: The settings, validated.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        A row per image.
+    """
     train = captions[captions["split"] == "train"].reset_index(drop=True)
     draws = torch.Generator().manual_seed(params.seed)
     rows = torch.randint(len(train), (params.count,), generator=draws)
@@ -91,7 +122,19 @@ def train_transformer(
     compute: ComputeParams,
     runs: Path,
 ) -> Trained:
-    """The velocity network, on latents brought to zero mean and unit variance."""
+    """The velocity network, on latents brought to zero mean and unit variance.
+
+    Args:
+        latents: Latents of training images, with their captions.
+        text: Tokenizers, text encoders and scheduler.
+        architecture: Sizes of the teacher's networks.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        What was trained, and the losses.
+    """
     job = pretraining.TransformerJob(
         folder=runs,
         compute=compute,
@@ -106,7 +149,17 @@ def train_transformer(
 def assemble_teacher(
     transformer: ModelFolder, autoencoder: ModelFolder, latents: TensorTable, text: ModelFolder
 ) -> StableDiffusion3Pipeline:
-    """All components as one pipeline; the autoencoder learns the shift and scale of its latents."""
+    """All components as one pipeline; the autoencoder learns the shift and scale of its latents.
+
+    Args:
+        transformer: The velocity network.
+        autoencoder: The trained autoencoder.
+        latents: Latents, a row per image.
+        text: Tokenizers, text encoders and scheduler.
+
+    Returns:
+        The pipeline.
+    """
     values, vae = latents.column("latent"), autoencoder.load()
     vae.register_to_config(shift_factor=float(values.mean()), scaling_factor=1 / float(values.std()))
     components = text.load(transformer=None, vae=None).components
@@ -120,7 +173,18 @@ def accept_teacher(
     captions: pd.DataFrame,
     params: AcceptanceParams,
 ) -> tuple[dict[str, Any], Image.Image]:
-    """Measure the evaluator on rendered images, and the teacher with and without guidance."""
+    """Measure the evaluator on rendered images, and the teacher with and without guidance.
+
+    Args:
+        teacher: The teacher's folder.
+        evaluator: The network that reads attributes for metrics.
+        recogniser: The recogniser that judges images.
+        captions: A row per caption.
+        params: The settings, validated.
+
+    Returns:
+        The figures and a grid of images.
+    """
     return measure_teacher(teacher.load(), evaluator.load(), recogniser.load(), captions, **params.model_dump())
 
 
