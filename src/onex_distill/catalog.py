@@ -37,6 +37,19 @@ class OrderedCatalog(DataCatalog, CatalogCommandsMixin):
 
         Raises ValueError for a name in ``load_versions`` that no pipeline has, which a factory would take, and for a
         ``save_version``, which is the session's, that is not after every version on disk.
+
+        Args:
+            catalog: Datasets by name.
+            credentials: Credentials by name.
+            load_versions: The version of a dataset to load, by name; the newest otherwise.
+            save_version: The version that is written.
+            validation_enabled: As in Kedro.
+
+        Returns:
+            A catalog of these datasets.
+
+        Raises:
+            ValueError: A version to load has no dataset, or the version to save is not after every version on disk.
         """
         check_load_versions(load_versions or {})
         newest = newest_version(catalog or {}) if save_version is not None else None

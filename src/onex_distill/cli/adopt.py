@@ -34,6 +34,17 @@ def adopt_teacher(version: str, env: str | None, params: dict[str, Any], yes: bo
     """Replace the teacher and the readers that pipelines read by VERSION of `kedro run --pipelines=teacher`.
 
     What is replaced is kept in a folder of its own below the data folder.
+
+    \f
+
+    Args:
+        version: The version of the built teacher.
+        env: The Kedro environment; None for the default.
+        params: Runtime parameters.
+        yes: Replace the files; otherwise only say which.
+
+    Raises:
+        ValueError: The environment has no embedded teacher, the version is unknown, or it was adopted earlier.
     """
     catalog = catalog_config(env, params)
     if "hub_model" in catalog["teacher"]:

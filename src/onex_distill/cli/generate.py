@@ -44,7 +44,22 @@ def generate(
     teacher: tuple[float, float] | None,
     **settings: Any,
 ) -> None:
-    """Images of TEXTS, or of a captions file, with the newest exported student."""
+    """Images of TEXTS, or of a captions file, with the newest exported student.
+
+    \f
+
+    Args:
+        texts: What images show.
+        captions: A file of captions; None where texts are given.
+        student: Which of the exported students.
+        env: The Kedro environment; None for the default.
+        params: Runtime parameters.
+        teacher: Steps and guidance scale of the teacher beside the student; None for none.
+        **settings: Settings of the generation; None leaves the configured one.
+
+    Raises:
+        ValueError: Both texts and a file are given, or a text is empty.
+    """
     if texts and captions:
         raise ValueError(f"both texts and the captions file {captions} are given; give one of them")
     if any(not text.strip() for text in texts):

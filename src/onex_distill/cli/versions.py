@@ -44,7 +44,19 @@ def runs(env: str | None, params: dict[str, Any]) -> None:
 @env_option
 @params_option
 def compare(before: str, after: str, env: str | None, params: dict[str, Any]) -> None:
-    """Print the parameters in which two runs differ, and their metrics side by side."""
+    """Print the parameters in which two runs differ, and their metrics side by side.
+
+    \f
+
+    Args:
+        before: The version of the first run.
+        after: The version of the second run.
+        env: The Kedro environment; None for the default.
+        params: Runtime parameters.
+
+    Raises:
+        ValueError: No such version is recorded.
+    """
     records = read_records(data_folder(env, params))
     for version in (before, after):
         if version not in records:

@@ -33,7 +33,22 @@ def measure_teacher(
     num_inference_steps: int,
     guidance_scale: float,
 ) -> tuple[dict[str, Any], Image.Image]:
-    """Acceptance figures, and a grid with rows rendered, reconstructed, unguided, guided, on held-out captions."""
+    """Acceptance figures, and a grid with rows rendered, reconstructed, unguided, guided, on held-out captions.
+
+    Args:
+        teacher: The teacher's folder.
+        evaluator: The network that reads attributes for metrics.
+        recogniser: The network that reads attributes for training.
+        captions: A row per caption.
+        seed: Decides every draw.
+        images: Images per row of the comparison.
+        batch_size: Images at once.
+        num_inference_steps: Steps of sampling.
+        guidance_scale: Guidance of the guided images.
+
+    Returns:
+        The figures and the grid.
+    """
     draws = torch.Generator().manual_seed(seed)
     scenes = sample_attributes(4 * images, draws)
     rendered = render(scenes, draws)

@@ -62,7 +62,20 @@ class TensorTable:
     def write(
         cls, folder: Path, index: pd.DataFrame, columns: Mapping[str, Tensor], rows_per_shard: int = ROWS_PER_SHARD
     ) -> "TensorTable":
-        """Write tensors (N, ...) and their index of N rows into a folder, and open it."""
+        """Write tensors (N, ...) and their index of N rows into a folder, and open it.
+
+        Args:
+            folder: Where it is written.
+            index: What is known of every row.
+            columns: Tensors (N, ...) by name.
+            rows_per_shard: Rows that share a file.
+
+        Returns:
+            The table.
+
+        Raises:
+            ValueError: A column has another number of rows than the index.
+        """
         for name, column in columns.items():
             if len(column) != len(index):
                 raise ValueError(f"column {name!r} has {len(column)} rows, the index {len(index)}")
