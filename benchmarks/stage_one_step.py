@@ -136,7 +136,7 @@ def count_forwards(loop: Loop, step: int, batch_size: int) -> float:
     """Forward-equivalents of one step: rows through each network over the batch size; backwards count as two."""
     rows = {"plain": 0, "graph": 0}
 
-    def count(module: nn.Module, args: Any, inputs: dict[str, Any]) -> None:
+    def count(module: nn.Module, _args: Any, inputs: dict[str, Any]) -> None:
         with_graph = torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters())
         rows["graph" if with_graph else "plain"] += len(inputs["hidden_states"])
 

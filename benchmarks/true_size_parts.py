@@ -251,7 +251,7 @@ class Parts:
         need: Need,
         update: Callable[[], Any],
         learning: Iterable[tuple[str, nn.Parameter]],
-        rests: Callable[[str], bool] = lambda name: False,
+        rests: Callable[[str], bool] = lambda _name: False,
     ) -> dict[str, Any]:
         """One update, watched; ``learning`` are the weights that it should give a gradient, but for those that rest."""
         missing = {id(parameter): name for name, parameter in learning}

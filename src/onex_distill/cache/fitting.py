@@ -30,11 +30,11 @@ def entering_streams(transformer: SD3Transformer2DModel, blocks: Collection[int]
     """The streams that enter each of these blocks, an entry per forward that runs inside the context."""
     forwards: list[dict[int, Streams]] = []
 
-    def begin(module: nn.Module, args: tuple[Any, ...]) -> None:
+    def begin(_module: nn.Module, _args: tuple[Any, ...]) -> None:
         forwards.append({})
 
     def entering(number: int) -> Callable[..., None]:
-        def enter(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def enter(_block: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             forwards[-1][number] = (kwargs["encoder_hidden_states"], kwargs["hidden_states"])
 
         return enter

@@ -47,10 +47,10 @@ class _Recorder:
         for handle in self.handles:
             handle.remove()
 
-    def _enter(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _enter(self, _block: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.streams.append((kwargs["encoder_hidden_states"], kwargs["hidden_states"]))
 
-    def _leave(self, block: nn.Module, args: tuple[Any, ...], output: Streams) -> None:
+    def _leave(self, _block: nn.Module, _args: tuple[Any, ...], output: Streams) -> None:
         self.streams.append(output)
         for band in self.ranges if self.step > 0 else ():
             for number, stream in enumerate(STREAMS):

@@ -13,7 +13,7 @@ from onex_distill.cli.errors import OneLineErrors
 PIPELINES = {"student": "generate", "dial": "generate_dial"}
 
 
-def _size(context: click.Context, option: click.Parameter, value: str | None) -> list[int] | None:
+def _size(_context: click.Context, _option: click.Parameter, value: str | None) -> list[int] | None:
     """``HEIGHTxWIDTH`` or one number for both."""
     if value is None:
         return None

@@ -134,7 +134,7 @@ def _config(job: Job) -> LaunchConfig:
 def _stop_file_on_signals(stop: Path) -> Iterator[None]:
     """Turn SIGTERM and Ctrl-C into a file that every rank on every machine sees."""
 
-    def leave(number: int, frame: FrameType | None) -> None:
+    def leave(_number: int, _frame: FrameType | None) -> None:
         stop.touch()
 
     if threading.current_thread() is not threading.main_thread():

@@ -21,7 +21,7 @@ NAMED = 3  # parameters in a message
 Resting = Callable[[str], bool]  # whether an update is meant to leave the parameter of this name out
 
 
-def nothing_rests(name: str) -> bool:
+def nothing_rests(_name: str) -> bool:
     """No parameter is left out."""
     return False
 

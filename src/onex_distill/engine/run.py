@@ -83,7 +83,7 @@ class Run:
         mine = self._signalled or orphaned or (self.folder / STOP_FILE).exists()
         return self.ranks.total({"stop": float(mine)})["stop"] > 0
 
-    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+    def _request_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._signalled = True
 
 

@@ -247,7 +247,7 @@ def _kid(own: Tensor, other: Tensor, seed: int) -> float:
     return kid(own, other, seed)
 
 
-def _cmmd(own: Tensor, other: Tensor, seed: int) -> float:
+def _cmmd(own: Tensor, other: Tensor, _seed: int) -> float:
     return cmmd(own, other)
 
 

@@ -99,7 +99,7 @@ def whitening(folder: ModelFolder) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=4)
 @torch.no_grad()
-def _whitening(folder: ModelFolder, fingerprint: str) -> tuple[Tensor, Tensor]:
+def _whitening(folder: ModelFolder, _fingerprint: str) -> tuple[Tensor, Tensor]:
     reader, draws = folder.load().eval(), torch.Generator().manual_seed(SEED)
     rendered = render(sample_attributes(RENDERED, draws), draws)
     features = torch.cat([reader.features(batch) for batch in rendered.split(256)]).double()

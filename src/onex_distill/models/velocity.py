@@ -88,7 +88,7 @@ def last_features(transformer: SD3Transformer2DModel) -> Iterator[list[Tensor]]:
     """The image tokens (B, N, D) that the last forward inside the block gave to the output layer, alone in a list."""
     kept: list[Tensor] = []
 
-    def keep(module: nn.Module, args: tuple[Tensor, Tensor]) -> None:
+    def keep(_module: nn.Module, args: tuple[Tensor, Tensor]) -> None:
         kept[:] = args[:1]
 
     handle = transformer.norm_out.register_forward_pre_hook(keep)
