@@ -92,9 +92,13 @@ def test_a_bar_says_values_and_the_time_left_for_this_and_in_all(monkeypatch):
     bar = Bar("training", 40, "steps", done=10, shown=True)
     set_rest(600)
     try:
-        now[0] = 130.0
-        for _ in range(10):
-            bar.advance({"student": 0.25, "fake score": 0.5, "validation distance": 12.0})
+        values = {"student": 0.25, "fake score": 0.5, "validation distance": 12.0}
+        now[0] = 900.0  # the first piece has prepared everything
+        bar.advance(values)
+        assert bar.text() == "steps; student 0.25, fake score 0.5, validation distance 12"
+        now[0] += 27.0
+        for _ in range(9):
+            bar.advance(values)
         assert bar.text() == "steps, 60 s left, 11 min in all; student 0.25, fake score 0.5, validation distance 12"
         set_rest(None)
         assert bar.text().startswith("steps, 60 s left; student")

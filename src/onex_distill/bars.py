@@ -58,6 +58,8 @@ class Bar:
         self._done += 1
         if not self.shown:
             return
+        if self._done == self._first + 1:  # what is prepared once belongs to the first piece, and to no pace
+            self._begun = time.monotonic()
         if values is not None:
             self._values = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
         if self._live is not None:
@@ -68,9 +70,12 @@ class Bar:
             self._due = time.monotonic() + self._pause
 
     def text(self) -> str:
-        """The time that is left, for this and in all, and the newest values."""
-        pace = (time.monotonic() - self._begun) / max(1, self._done - self._first)
-        left = pace * (self.total - self._done)
+        """The time that is left, for this and in all, once two pieces are done, and the newest values."""
+        values = f"; {self._values}" if self._values else ""
+        paced = self._done - self._first - 1
+        if paced < 1:
+            return self.unit + values
+        left = (time.monotonic() - self._begun) / paced * (self.total - self._done)
         rest = os.environ.get(REST)
         in_all = f", {duration(left + float(rest))} in all" if rest else ""
-        return f"{self.unit}, {duration(left)} left{in_all}" + (f"; {self._values}" if self._values else "")
+        return f"{self.unit}, {duration(left)} left{in_all}{values}"
