@@ -8,6 +8,7 @@ from onex_distill.evaluation.pixel_network import PixelsParams
 from onex_distill.evaluation.scorers.clip import ClipParams
 from onex_distill.evaluation.scorers.detector import DetectorParams
 from onex_distill.evaluation.scorers.dinov2 import Dinov2Params
+from onex_distill.evaluation.scorers.hps_v3 import HpsV3Params
 from onex_distill.evaluation.scorers.image_reward import ImageRewardParams
 from onex_distill.evaluation.scorers.inception import InceptionParams
 from onex_distill.evaluation.scorers.lpips import LpipsParams
@@ -20,6 +21,7 @@ Network = Annotated[
     | ClipParams
     | DetectorParams
     | Dinov2Params
+    | HpsV3Params
     | ImageRewardParams
     | InceptionParams
     | LpipsParams

@@ -37,8 +37,6 @@ class NetworkParams(Params):
 
     whole_groups: ClassVar[bool] = False
     """True when rows depend on the other images of the same caption, so that a batch must hold all of them."""
-    cpu: ClassVar[bool] = True
-    """False for a network that is refused on the CPU."""
     gives: ClassVar[frozenset[str]]
     """Names of its rows, besides those of ``optional`` files."""
 
@@ -61,6 +59,10 @@ class NetworkParams(Params):
         """The network, from the folders of ``sources``, and of those of ``optional`` that are there."""
         raise NotImplementedError
 
+    def runs_on_cpu(self) -> bool:
+        """False for a network that is refused on the CPU."""
+        return True
+
     def recipe(self) -> str:
         """The name of the recipe that prepares the images."""
         raise NotImplementedError
@@ -71,7 +73,7 @@ def load_network(params: NetworkParams, root: Path, device: torch.device) -> Fea
 
     Raises ValueError for a file whose SHA-256 differs, and for weights that are not those of the architecture.
     """
-    if device.type == "cpu" and not params.cpu:
+    if device.type == "cpu" and not params.runs_on_cpu():
         return MissingScorer(params.name, f"{params.kind} runs on a GPU only; leave it out or run where there is one")
     folders: dict[str, Path] = {}
     for role, source in params.sources().items():

@@ -92,7 +92,7 @@ def transformers_blip(state: State) -> State:
 
 
 def build(model_class: Any, config: Any, state: State, described: Path, **arguments: Any) -> Any:
-    """A transformers model from a configuration and all of its weights, in float32 and without gradients.
+    """A transformers model from a configuration and all of its weights, without gradients, in float32 unless told.
 
     Raises ValueError when weights are missing or of another shape.
 
@@ -115,8 +115,7 @@ def build(model_class: Any, config: Any, state: State, described: Path, **argume
         state_dict=state,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
-        dtype=torch.float32,
-        **arguments,
+        **{"dtype": torch.float32, **arguments},
     )
     wrong = sorted(str(name) for key in ("missing_keys", "mismatched_keys") for name in info[key])
     if wrong:

@@ -56,6 +56,6 @@ def _missing(params: ScorersParams, planned: Planned) -> dict[str, str]:
     missing = dict(zip(absent["network"].astype(str), absent["reason"].astype(str), strict=True))
     gpu = torch.cuda.is_available() and (planned.compute is None or planned.compute.device != "cpu")
     for one in params.networks:
-        if not one.cpu and not gpu:
+        if not one.runs_on_cpu() and not gpu:
             missing[one.name] = f"{one.kind} runs on a GPU only"
     return missing
