@@ -116,7 +116,8 @@ def test_a_merge_may_be_overridden(tmp_path):
 
 def test_an_unknown_environment(conf):
     assert refusal(conf, env="tset") == "unknown environment 'tset'; did you mean 'test'?"
-    known = "base, local, sd3, sd35_large, sd35_large_80gb, sd35_medium, sd3_medium, sd3_medium_24gb, test"
+    published = "sd3, sd35_large, sd35_large_80gb, sd35_medium, sd3_medium, sd3_medium_24gb"
+    known = f"base, choices, choices_plain, local, {published}, test"
     assert f"unknown environment 'prod'; known: {known}" in refusal(conf, env="prod")
 
 
