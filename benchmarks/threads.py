@@ -1,10 +1,11 @@
-"""What OpenMP's passive waiting costs on an idle machine and saves on a busy one: the teacher's forward and backward.
+"""How OpenMP's threads should wait, on an idle machine and on a busy one: the teacher's forward and backward.
 
     python benchmarks/threads.py            # ends with one JSON line
     python benchmarks/threads.py --write    # docs/benchmarks/threads.md as well
 
-Each policy is measured in processes of its own that take turns, once beside nothing and once beside two busy processes
-per core. Ratios are active over passive, so that more than 1 means that passive waiting is faster.
+Four ways are measured in processes of their own that take turns, once beside nothing and once beside two busy processes
+per core: `brief` spins briefly and then sleeps (the project's default), `passive` sleeps at once, `openmp` is what
+OpenMP does by itself, `one` has one thread. Ratios are a way's seconds over `brief`'s in the same round.
 """
 
 import argparse
@@ -26,7 +27,12 @@ from onex_distill.models.velocity import predict_velocity
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs/benchmarks/threads.md"
-POLICIES = ("passive", "active")
+WAYS = {
+    "brief": {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"},
+    "passive": {"OMP_WAIT_POLICY": "passive"},
+    "openmp": {},
+    "one": {"OMP_NUM_THREADS": "1"},
+}
 BATCH, TOKENS = 32, 10
 CORES = os.cpu_count() or 1
 
@@ -59,31 +65,27 @@ def load(processes: int) -> "Iterator[list[subprocess.Popen[bytes]]]":
             process.wait()
 
 
-def measure(policy: str, steps: int) -> float:
-    """Seconds per step under one policy, in a process of its own."""
+def measure(way: str, steps: int) -> float:
+    """Seconds per step under one way of waiting, in a process of its own."""
     command = [sys.executable, __file__, "--one", "--steps", str(steps)]
-    environment = {**os.environ, "OMP_WAIT_POLICY": policy}
-    environment.pop("OMP_NUM_THREADS", None)
+    chosen = {name for variables in WAYS.values() for name in variables}
+    environment = {name: value for name, value in os.environ.items() if name not in chosen} | WAYS[way]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)  # noqa: S603
     return float(done.stdout)
 
 
 def compare(rounds: int, steps: int, busy: int) -> list[dict[str, float | str]]:
-    """A row per machine state: median seconds of either policy, and the ratio with its spread over rounds."""
+    """A row per machine state and way: median seconds, and the ratio to `brief` with its spread over rounds."""
     rows: list[dict[str, float | str]] = []
-    for name, processes in (("idle", 0), ("busy", busy)):
+    for machine, processes in (("idle", 0), ("busy", busy)):
         with load(processes):
-            taken = [{policy: measure(policy, steps) for policy in POLICIES} for _ in range(rounds)]
-        ratios = [one["active"] / one["passive"] for one in taken]
-        rows.append(
-            {
-                "machine": name,
-                **{policy: round(statistics.median(one[policy] for one in taken), 4) for policy in POLICIES},
-                "ratio": round(statistics.median(ratios), 3),
-                "lowest": round(min(ratios), 3),
-                "highest": round(max(ratios), 3),
-            }
-        )
+            taken = [{way: measure(way, steps) for way in WAYS} for _ in range(rounds)]
+        for way in WAYS:
+            ratios = [one[way] / one["brief"] for one in taken]
+            seconds = statistics.median(one[way] for one in taken)
+            spread = {"ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+            rounded = {name: round(value, 3) for name, value in spread.items()}
+            rows.append({"machine": machine, "way": way, "seconds": round(seconds, 4), **rounded})
     return rows
 
 
@@ -104,14 +106,16 @@ def main() -> None:
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     print(table)
     if chosen.write:
-        text = f"""# Passive and active waiting of threads
+        text = f"""# How threads wait
 
 Written by `python benchmarks/threads.py --write` on {CORES} cores, torch {torch.__version__}: seconds of a forward and
-backward of the embedded teacher on {BATCH} rows, {chosen.rounds} rounds in which the policies took turns; busy is
-beside {chosen.busy} processes that do nothing but count. The ratio is active over passive,
-with its lowest and highest round."""
+backward of the embedded teacher on {BATCH} rows, {chosen.rounds} rounds in which the ways took turns; busy is beside
+{chosen.busy} processes that do nothing but count. `brief` is the project's default: threads spin briefly
+(`GOMP_SPINCOUNT=10000`) and then sleep; `passive` sleeps at once (`OMP_WAIT_POLICY=passive` alone), `openmp` is what
+OpenMP does by itself, `one` has one thread. The ratio is to `brief`'s seconds in the same round, with its lowest and
+highest."""
         DOCUMENT.write_text(f"{text}\n\n{table}\n")
-    print(json.dumps({str(row["machine"]): row["ratio"] for row in rows}))
+    print(json.dumps({f"{row['machine']}_{row['way']}": row["ratio"] for row in rows}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import PositiveInt, ValidationError
 
-from onex_distill.parameters import Params, Seed, unknown_name
+from onex_distill.parameters import ParameterError, Params, Seed, unknown_name
 
 
 class Inner(Params):
@@ -42,7 +42,7 @@ def test_a_mistyped_name_is_answered_with_the_nearest_one():
 
 def test_a_mistyped_name_inside_a_group_is_found_too():
     with pytest.raises(ValidationError, match=r"did you mean 'num_inference_steps'\?") as error:
-        Outer.model_validate({"batch_size": 4, "inner": {"num_inference_step": 2}})
+        Outer(batch_size=4, inner={"num_inference_step": 2})
     assert error.value.errors()[0]["loc"] == ("inner",)
 
 
@@ -58,7 +58,7 @@ def test_a_value_of_the_wrong_kind_is_refused(value):
 
 
 def test_something_that_is_no_group_is_refused():
-    with pytest.raises(ValidationError, match="valid dictionary"):
+    with pytest.raises(ParameterError, match="valid dictionary"):
         Outer.model_validate(7)
 
 
@@ -77,3 +77,12 @@ def test_a_seed_that_no_generator_takes_names_its_parameter(seed):
     assert Sampling(seed=2**62 - 1).seed == 2**62 - 1
     with pytest.raises(ValidationError, match="seed\n"):
         Sampling(seed=seed)
+
+
+def test_what_is_read_is_refused_in_one_line_that_names_every_fault():
+    with pytest.raises(ParameterError) as error:
+        Outer.model_validate({"batch_size": 0, "inner": {"num_inference_steps": "many"}})
+    first, second = str(error.value).split("; ")
+    assert first == "batch_size Input should be greater than 0 (got 0)"
+    assert second.startswith("inner.num_inference_steps Input should be a valid integer")
+    assert second.endswith("(got 'many')")

@@ -36,8 +36,13 @@ def silence_foreign() -> None:
 
 
 def share_cores() -> None:
-    """Let waiting threads sleep, unless the user has chosen; OpenMP reads it when torch is imported."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    """Let waiting threads spin briefly, then sleep, unless the user has chosen; read when torch is imported.
+
+    Without any spinning a thread sleeps between every two operations, which halves the speed of an idle machine; with
+    OpenMP's own long spinning it takes a shared machine's cores (docs/benchmarks/threads.md).
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        os.environ.update(OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="10000")
 
 
 @cache

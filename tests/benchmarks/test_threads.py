@@ -1,18 +1,30 @@
-"""The benchmark of waiting policies compares them on an idle and on a busy machine."""
+"""The benchmark of threads' waiting compares ways on an idle and on a busy machine."""
+
+import os
 
 import threads
+from onex_distill import terminal
 
 
-def test_rows_compare_the_policies_in_every_round(monkeypatch):
-    seconds = {"passive": iter([1.0, 2.0, 4.0] * 2), "active": iter([2.0, 2.0, 2.0, 8.0, 8.0, 8.0])}
-    monkeypatch.setattr(threads, "measure", lambda policy, steps: next(seconds[policy]))
-    idle, busy = threads.compare(rounds=3, steps=1, busy=0)
-    assert (idle["passive"], idle["active"], idle["ratio"]) == (2.0, 2.0, 1.0)
-    assert (busy["ratio"], busy["lowest"], busy["highest"]) == (4.0, 2.0, 8.0)
+def test_rows_compare_the_ways_in_every_round(monkeypatch):
+    idle, busy = [1.0, 2.0, 4.0], [2.0, 2.0, 2.0]
+    seconds = {way: iter(idle + busy) for way in threads.WAYS} | {"one": iter([2.0, 2.0, 2.0, 8.0, 4.0, 16.0])}
+    monkeypatch.setattr(threads, "measure", lambda way, steps: next(seconds[way]))
+    rows = {(row["machine"], row["way"]): row for row in threads.compare(rounds=3, steps=1, busy=0)}
+    assert (rows["idle", "brief"]["seconds"], rows["idle", "one"]["seconds"]) == (2.0, 2.0)
+    assert [rows["idle", "one"][name] for name in ("ratio", "lowest", "highest")] == [1.0, 0.5, 2.0]
+    assert [rows["busy", "one"][name] for name in ("ratio", "lowest", "highest")] == [4.0, 2.0, 8.0]
 
 
-def test_a_process_of_its_own_measures_one_policy():
-    assert 0 < threads.measure("passive", 1) < 60
+def test_a_process_of_its_own_measures_one_way():
+    assert 0 < threads.measure("brief", 1) < 60
+
+
+def test_the_default_is_what_the_benchmark_calls_brief(monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    terminal.share_cores()
+    assert {name: os.environ[name] for name in threads.WAYS["brief"]} == threads.WAYS["brief"]
 
 
 def test_load_ends_with_its_block():

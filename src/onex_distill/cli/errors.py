@@ -1,17 +1,19 @@
 """Commands with one line instead of a traceback for what a user can mend."""
 
 import os
-import re
 from typing import Any
 
 import click
 from kedro.io.core import DatasetError
 from kedro.validation.exceptions import ParameterValidationError
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
 
 from onex_distill.errors import USER_ERRORS, Interrupted, RankError
+from onex_distill.parameters import explained
 
 ONE_LINE = (*USER_ERRORS, DatasetError, ParameterValidationError, RankError)
-WRAPPED = "Failed while "  # how Kedro begins its own message
+WRAPPED, FAILED = "Failed while ", "Failed to instantiate "  # how Kedro begins its own messages
 TRACEBACK_VARIABLE = "ONEX_TRACEBACK"
 
 
@@ -44,9 +46,16 @@ def readable(error: BaseException) -> str:
     """The message of the error that started a chain, without the wrapping that Kedro and pydantic add."""
     while isinstance(error, DatasetError) and str(error).startswith(WRAPPED) and error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines()]
-    kept = [line for line in lines if line and not line.startswith("For further information")]
-    text = re.sub(r"- Parameter '[^']*': Failed to instantiate \w+ for parameter ", "parameter ", " ".join(kept))
-    text = re.sub(r" full_key: (\S*)( object_type=\w+)?$", r" (in \1)", text)  # of OmegaConf
-    text = re.sub(r"\d+ validation errors? for \w+ ?", "", text).removeprefix("Parameter validation failed: ")
-    return re.sub(r" \[type=\w+, input_value=(.*?), input_type=\w+\]", r" (got \1)", text)
+    if isinstance(error, ValidationError):
+        return explained(error)
+    if isinstance(error, OmegaConfBaseException):
+        return f"{str(error.msg).splitlines()[0]} (in {error.full_key})"
+    if isinstance(error, ParameterValidationError):
+        return "; ".join(_of_parameter(line) for line in str(error).splitlines()[1:])
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def _of_parameter(line: str) -> str:
+    """A line of Kedro's without the class that it could not make: - Parameter 'name': Failed ... 'name': why."""
+    name, _, why = line.removeprefix("- Parameter ").partition(": ")
+    return f"parameter {name}: {why.removeprefix(FAILED).partition(': ')[2] if why.startswith(FAILED) else why}"

@@ -10,11 +10,11 @@ from typing import Any, Self
 import pandas as pd
 from kedro.io.core import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
-from pydantic import PositiveInt, ValidationError, model_validator
+from pydantic import PositiveInt, model_validator
 
 from onex_distill.datasets.caption_files import COLUMNS, FORMATS, Row, bad_rows, read_rows, value_of
 from onex_distill.datasets.previews import rounded
-from onex_distill.parameters import Params
+from onex_distill.parameters import ParameterError, Params
 from onex_distill.storage.files import absent
 from onex_distill.storage.prompt_table import SPLITS, fault_of
 
@@ -69,9 +69,8 @@ class CaptionsDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         self.metadata = metadata
         try:
             self.filters = CaptionFilters.model_validate(filters or {})
-        except ValidationError as error:
-            reason = " ".join(error.errors()[0]["msg"].splitlines())
-            raise DatasetError(f"the filters of {filepath} are wrong: {reason}") from None
+        except ParameterError as error:
+            raise DatasetError(f"the filters of {filepath} are wrong: {error}") from None
         if split not in (None, *SPLITS):
             raise DatasetError(f"split {split!r} of {filepath} is unknown; it is one of {', '.join(SPLITS)}")
         if count is not None and count < 1:

@@ -21,7 +21,8 @@ from onex_distill.models.teacher import TeacherFolder
 from onex_distill.models.text import encode_prompts
 from onex_distill.parameters import Params
 from onex_distill.storage.files import write_text
-from onex_distill.storage.tensor_table import INDEX_FILE, ONLINE_FILE, TensorTable
+from onex_distill.storage.shards import INDEX_FILE
+from onex_distill.storage.tensor_table import ONLINE_FILE, TensorTable
 
 COLUMNS = ["prompt_embeds", "pooled_prompt_embeds"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from onex_distill.parameters import Params
 from onex_distill.storage.files import complete, sha256_of, write_text
+from onex_distill.storage.shards import Shards, ranges, verified_index
 
 TABLE_FILE = "table.json"
-INDEX_FILE = "index.parquet"
 COMPRESSION = 1  # of PNG; higher levels take three times as long for a few per cent
 
 
@@ -49,18 +49,14 @@ class ImageTable:
     @cached_property
     def index(self) -> pd.DataFrame:
         """What is known of every row. Raises ValueError when it is damaged."""
-        path = self.folder / INDEX_FILE
-        if not path.is_file() or sha256_of(path) != self._index:
-            raise ValueError(f"{path} is missing or damaged; make the table again")
-        return pd.read_parquet(path)
+        return pd.read_parquet(verified_index(self.folder, self._index))
 
     def __len__(self) -> int:
         return len(self.index)
 
     def batches(self, batch_size: int) -> Iterator[range]:
         """Consecutive row ranges that cover the table."""
-        for start in range(0, len(self), batch_size):
-            yield range(start, min(start + batch_size, len(self)))
+        return ranges(len(self), batch_size)
 
     def pictures(self, rows: Sequence[int] | np.ndarray) -> list[Image.Image]:
         """The given rows as RGB images. Raises ValueError when one of them is damaged."""
@@ -105,24 +101,11 @@ class ImageFolder(Params):
         return sha256_of(self.path / TABLE_FILE)
 
 
-class ImageWriter:
+class ImageWriter(Shards):
     """Writes a table shard by shard, in any order and from several processes; what is there already is kept."""
 
     def __init__(self, folder: Path, rows: int, rows_per_shard: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.rows = rows
-        self.rows_per_shard = rows_per_shard
-        self.shards = -(-rows // rows_per_shard)
-
-    def rows_of(self, number: int) -> range:
-        """The table's rows in one shard."""
-        start = number * self.rows_per_shard
-        return range(start, min(start + self.rows_per_shard, self.rows))
-
-    def has(self, number: int) -> bool:
-        """Whether a shard is complete."""
-        return (self.folder / shard_name(number)).is_file()
+        super().__init__(folder, rows, rows_per_shard, shard_name)
 
     def write(self, number: int, columns: Mapping[str, Tensor]) -> None:
         """Write one shard: ``image`` (n, 3, H, W) uint8, and numbers (n,) that become columns of the index."""
@@ -134,7 +117,7 @@ class ImageWriter:
         self, number: int, pictures: Sequence[Image.Image], columns: Mapping[str, Sequence[float]]
     ) -> None:
         """Write one shard of images, whatever their sizes, under a temporary name, sync it and rename it."""
-        with complete(self.folder / shard_name(number)) as partial, tarfile.open(partial, "w") as archive:
+        with complete(self.path(number)) as partial, tarfile.open(partial, "w") as archive:
             for place, (row, picture) in enumerate(zip(self.rows_of(number), pictures, strict=True)):
                 buffer = io.BytesIO()
                 picture.save(buffer, format="PNG", compress_level=COMPRESSION)
@@ -144,22 +127,20 @@ class ImageWriter:
 
     def finish(self, index: pd.DataFrame) -> ImageTable:
         """Write the index of all rows, with the numbers of the shards, and open the table."""
-        if len(index) != self.rows:
-            raise ValueError(f"the index has {len(index)} rows, the table {self.rows}")
+        self.check_rows(index)
         numbers = [row for number in range(self.shards) for row in self._numbers(number)]
         frame = pd.concat([index.reset_index(drop=True), pd.DataFrame(numbers, index=range(self.rows))], axis=1)
-        frame.to_parquet(self.folder / INDEX_FILE)
-        names = [shard_name(number) for number in range(self.shards)]
+        index_checksum = self.write_index(frame)
         meta = {
             "rows_per_shard": self.rows_per_shard,
-            "shards": {name: sha256_of(self.folder / name) for name in names},
-            "index": sha256_of(self.folder / INDEX_FILE),
+            "shards": {path.name: sha256_of(path) for path in self.paths},
+            "index": index_checksum,
         }
         write_text(self.folder / TABLE_FILE, json.dumps(meta, indent=0))
         return ImageTable(self.folder)
 
     def _numbers(self, number: int) -> list[dict[str, float]]:
-        with tarfile.open(self.folder / shard_name(number)) as archive:
+        with tarfile.open(self.path(number)) as archive:
             return [json.loads(_content(archive, f"{row:08d}.json")) for row in self.rows_of(number)]
 
 

@@ -29,11 +29,11 @@ from torch import Tensor
 
 from onex_distill.parameters import Params
 from onex_distill.storage.files import complete, sha256_of, write_text
+from onex_distill.storage.shards import INDEX_FILE, Shards, ranges, verified_index
 
 ROWS_PER_SHARD = 4096
 CHECKSUM = ".crc32"
 TABLE_FILE = "table.json"
-INDEX_FILE = "index.parquet"
 ONLINE_FILE = "online.json"
 ONLINE_MODULE = "onex_distill.models.online"
 LONGEST_HEADER = 2**20  # bytes; what a damaged length may make us read
@@ -88,11 +88,12 @@ class TensorTable:
     @cached_property
     def index(self) -> pd.DataFrame:
         """What is known of every row. Raises ValueError when it is damaged."""
-        return pd.read_parquet(self._verified_index())
+        return pd.read_parquet(verified_index(self.folder, self._index_checksum))
 
     def rows_where(self, column: str, value: str) -> np.ndarray:
         """Rows whose index holds ``value``, without loading its other columns."""
-        table = pq.read_table(self._verified_index(), columns=[column], memory_map=True)
+        path = verified_index(self.folder, self._index_checksum)
+        table = pq.read_table(path, columns=[column], memory_map=True)
         matches = pc.equal(pc.cast(table[column], "string"), value)
         return np.flatnonzero(matches.to_numpy())
 
@@ -120,8 +121,7 @@ class TensorTable:
 
     def batches(self, batch_size: int) -> Iterator[range]:
         """Consecutive row ranges that cover the table."""
-        for start in range(0, len(self), batch_size):
-            yield range(start, min(start + batch_size, len(self)))
+        return ranges(len(self), batch_size)
 
     @property
     def handle(self) -> "TableFolder":
@@ -141,12 +141,6 @@ class TensorTable:
         if len(wrong):
             raise ValueError(f"shard {path} is damaged (row {int(rows[wrong[0]])} of {name!r}); make the table again")
         return values
-
-    def _verified_index(self) -> Path:
-        path = self.folder / INDEX_FILE
-        if not path.is_file() or sha256_of(path) != self._index_checksum:
-            raise ValueError(f"{path} is missing or damaged; make the table again")
-        return path
 
 
 class TableFolder(Params):
@@ -178,51 +172,34 @@ def open_table(folder: Path) -> TensorTable:
     return TensorTable(folder)
 
 
-class TableWriter:
+class TableWriter(Shards):
     """Writes a table shard by shard, in any order and from several processes; what is there already is kept."""
 
     def __init__(self, folder: Path, rows: int, rows_per_shard: int = ROWS_PER_SHARD) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.rows = rows
-        self.rows_per_shard = rows_per_shard
-        self.shards = -(-rows // rows_per_shard)
-
-    def rows_of(self, number: int) -> range:
-        """The table's rows in one shard."""
-        start = number * self.rows_per_shard
-        return range(start, min(start + self.rows_per_shard, self.rows))
-
-    def has(self, number: int) -> bool:
-        """Whether a shard is complete."""
-        return (self.folder / _shard_name(number)).is_file()
+        super().__init__(folder, rows, rows_per_shard, _shard_name)
 
     def write(self, number: int, columns: Mapping[str, Tensor]) -> None:
         """Write one shard under a temporary name, sync it and rename it."""
         values = {name: column.detach().cpu().contiguous() for name, column in columns.items()}
         checksums = {name + CHECKSUM: _row_checksums(column) for name, column in values.items()}
         digest = hashlib.sha256(b"".join(checksums[key].numpy().tobytes() for key in sorted(checksums))).hexdigest()
-        path = self.folder / _shard_name(number)
-        with complete(path) as partial:
+        with complete(self.path(number)) as partial:
             save_file(values | checksums, partial, metadata={"digest": digest})
 
     def finish(self, index: pd.DataFrame) -> TensorTable:
         """Write the index of all rows and open the table."""
-        if len(index) != self.rows:
-            raise ValueError(f"the index has {len(index)} rows, the table {self.rows}")
-        frame = index.reset_index(drop=True)
-        frame.to_parquet(self.folder / INDEX_FILE)
+        self.check_rows(index)
+        index_checksum = self.write_index(index.reset_index(drop=True))
         names: list[str] = []
-        paths = [self.folder / _shard_name(number) for number in range(self.shards)]
-        for path in paths[:1]:
+        for path in self.paths[:1]:
             with safe_open(path, framework="pt") as file:
                 names = sorted(name for name in file.keys() if not name.endswith(CHECKSUM))  # noqa: SIM118
         meta = {
             "columns": names,
             "rows": self.rows,
             "rows_per_shard": self.rows_per_shard,
-            "shards": {path.name: _header_checksum(path) for path in paths},
-            "index": sha256_of(self.folder / INDEX_FILE),
+            "shards": {path.name: _header_checksum(path) for path in self.paths},
+            "index": index_checksum,
         }
         write_text(self.folder / TABLE_FILE, json.dumps({"table": meta, "checksum": _meta_checksum(meta)}))
         return TensorTable(self.folder)

@@ -3,7 +3,6 @@ import math
 import pandas as pd
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from onex_distill.cache.plan import Bands, reuse_after_first
@@ -13,6 +12,7 @@ from onex_distill.distill.stage_two.schedule import Phase
 from onex_distill.engine.launch import launch
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.sampling import sample_latents
+from onex_distill.parameters import ParameterError
 from onex_distill.storage.model_folder import ModelFolder
 from support import changed, grad_modes, snapshot
 
@@ -74,7 +74,7 @@ def test_fitting_goes_on_from_a_checkpoint_as_if_nothing_had_happened(jobs, tmp_
 )
 def test_fitting_without_anything_to_fit_is_refused(cotraining_params, changes, message):
     fields = cotraining_params.model_dump() | {"fitting_steps": 2} | changes
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ParameterError, match=message):
         CotrainingParams.model_validate(fields)
     CotrainingParams.model_validate(fields | {"fitting_steps": 0})
 

@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 import torch
 from huggingface_hub.errors import EntryNotFoundError
-from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from onex_distill.evaluation.scorers import weights
@@ -16,6 +15,7 @@ from onex_distill.evaluation.scorers.files import convert_files, fetch_files
 from onex_distill.evaluation.scorers.lpips import LpipsParams
 from onex_distill.evaluation.scorers.states import convert_pickle, read_state
 from onex_distill.evaluation.scorers.weights import File, Source, fetch, find
+from onex_distill.parameters import ParameterError
 from tiny_scorers import local, sha256_of
 
 
@@ -133,7 +133,7 @@ def test_what_cannot_be_fetched_is_one_line_and_the_rest_is_fetched(tmp_path, mo
     ],
 )
 def test_sources_that_are_not_pinned_are_refused(fields, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ParameterError, match=message):
         Source.model_validate(fields)
 
 
