@@ -14,7 +14,7 @@ from onex_distill.engine.randomness import seeded
 from onex_distill.engine.ranks import Ranks
 from onex_distill.engine.weights import gather, load_transformer, place, save_transformer
 from onex_distill.pretraining.architecture import build_transformer
-from onex_distill.storage.model_folder import ModelFolder, save_model
+from onex_distill.storage.model_folder import ModelFolder, save_model, stored_dtype
 
 
 @pytest.fixture
@@ -67,3 +67,19 @@ def test_half_precision_files_train_in_float32(transformer, tmp_path, compute, d
     assert {p.dtype for p in placed.parameters()} == {torch.float32}
     save_transformer(gather(placed.state_dict(), Ranks(compute)), folder, tmp_path / "whole")
     assert ModelFolder(path=tmp_path / "whole", class_name=folder.class_name).load().dtype == torch.float32
+
+
+def test_a_single_tensor_in_another_dtype_does_not_speak_for_the_weights(transformer, tmp_path, compute):
+    half = transformer.to(torch.bfloat16)
+    half.pos_embed.pos_embed = half.pos_embed.pos_embed.float() + 1e-4  # what bf16 cannot hold
+    save_model(half, tmp_path / "half")
+    folder = ModelFolder(path=tmp_path / "half", class_name="diffusers.SD3Transformer2DModel")
+    stored = load_file(tmp_path / "half/diffusion_pytorch_model.safetensors")
+    assert stored["pos_embed.pos_embed"].dtype == torch.float32
+    assert stored_dtype(folder.path) == torch.bfloat16
+    loaded = load_transformer(folder).state_dict()
+    assert loaded.keys() == stored.keys()
+    assert all(loaded[name].dtype == stored[name].dtype for name in stored)
+    assert all(torch.equal(loaded[name], stored[name]) for name in stored)
+    placed = place(load_transformer(folder), Ranks(compute)).state_dict()
+    assert all(torch.equal(placed[name], stored[name].float()) for name in stored)

@@ -14,12 +14,12 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 
 from onex_distill.engine.ranks import Ranks, whole
 from onex_distill.engine.speed import compile_blocks
-from onex_distill.storage.model_folder import ModelFolder, save_model, stored_dtype
+from onex_distill.storage.model_folder import ModelFolder, save_model
 
 
 def load_transformer(folder: ModelFolder) -> SD3Transformer2DModel:
     """The transformer as it is stored, so that its memory-mapped pages stay shared until ``place`` copies them."""
-    return folder.load(dtype=stored_dtype(folder.path))
+    return folder.load_as_stored()
 
 
 def place(

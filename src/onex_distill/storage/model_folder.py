@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+import math
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
+from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from onex_distill.parameters import Params
 from onex_distill.storage.files import absent, sha256_of
-from onex_distill.storage.weights import PICKLES, find_weights, read_header
+from onex_distill.storage.weights import PICKLES, find_weights, read_header, read_headers
 
 CHECKSUMS = "checksums.json"
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
@@ -55,6 +58,22 @@ class ModelFolder(Params):
                 f"{wrong[0]}); copy the whole folder again"
             )
         _forget_path(model)
+        return model
+
+    def load_as_stored(self) -> Any:
+        """The model with every tensor in the dtype of its file, so that nothing is converted and pages stay mapped.
+
+        Raises ValueError as ``load`` does.
+        """
+        weights = find_weights(self.path)
+        dtype = stored_dtype(self.path)
+        model = self.load(dtype=dtype)
+        tensors = model.state_dict(keep_vars=True)
+        for path in weights.files:
+            with safe_open(path, framework="pt") as file:
+                for name, header in read_header(path).items():
+                    if DTYPES.get(header.dtype, dtype) != dtype:
+                        tensors[name].data = file.get_tensor(name)
         return model
 
     def build(self) -> Any:
@@ -115,9 +134,15 @@ def verify(folder: Path) -> None:
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
-    """The dtype of a model's weights as they are stored. Raises ValueError for a folder without safetensors."""
-    header = read_header(find_weights(folder).files[0])
-    return DTYPES[next(iter(header.values())).dtype]
+    """The dtype that most of a model's weights are stored in. Raises ValueError for a folder without safetensors.
+
+    Single tensors may differ: position embeddings are float32 in some half-precision models.
+    """
+    sizes: Counter[str] = Counter()
+    for header in read_headers(find_weights(folder)).values():
+        if header.dtype in DTYPES:  # no integers, such as positions
+            sizes[header.dtype] += math.prod(header.shape)
+    return DTYPES[sizes.most_common(1)[0][0]]
 
 
 def refuse_pickles(folder: Path) -> None:
