@@ -216,6 +216,7 @@ def make_trainer(folder: Path, teacher: ModelFolder, params: StageOneParams, com
         empty=tables["empty"],
         validation=None,
         real_latents=None,
+        trajectories=None,
         params=params,
     )
     return StageOneTrainer(job, Run(folder, {}, Ranks(compute)))

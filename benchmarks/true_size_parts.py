@@ -199,6 +199,7 @@ class Parts:
             empty=self._table("empty"),
             validation=None,
             real_latents=None,
+            trajectories=None,
             params=params.model_copy(update={"watch": params.watch.model_copy(update={"every": 10**6})}),
         )
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from diffusers import DiffusionPipeline
 from hypothesis import strategies as st
@@ -13,9 +14,12 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from onex_distill.distill.cotraining.job import CotrainingJob
 from onex_distill.distill.cotraining.trainer import CotrainingTrainer
+from onex_distill.distill.stage_one.regression import TRAJECTORY
 from onex_distill.distill.stage_two.job import AdversarialJob
 from onex_distill.distill.stage_two.trainer import AdversarialTrainer
 from onex_distill.engine.ranks import Ranks
+from onex_distill.models.noise import latent_shape
+from onex_distill.storage.tensor_table import TableFolder, TensorTable
 
 PROJECT = Path(__file__).parents[1]
 
@@ -24,6 +28,16 @@ def newest(data: Path, path: str) -> Path:
     """The newest version of a dataset below a data folder."""
     folder = data / path
     return max(folder.iterdir()) / folder.name
+
+
+def write_trajectories(folder: Path, inputs: Any, steps: int) -> TableFolder:
+    """Random trajectories of ``steps`` steps on the training captions of some inputs."""
+    embeddings = inputs.embeddings.open()
+    rows = embeddings.rows_where("split", "train")[:6]
+    draws = torch.Generator().manual_seed(9)
+    shape = (len(rows), steps + 1, *latent_shape(inputs.teacher.transformer.build()))
+    index = pd.DataFrame({"prompt_row": rows, "noise_seed": range(len(rows))})
+    return TensorTable.write(folder, index, {TRAJECTORY: torch.randn(shape, generator=draws)}).handle
 
 
 DAMAGE = st.one_of(

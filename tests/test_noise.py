@@ -18,7 +18,11 @@ def ranges(parameters):
         "validation_set": (validation.seed, validation.captions * validation.images_per_caption),
         "references": (references.seed, references.count),
         "generation": (generation.seed, 100_000),  # images of one run
+        "null": (parameters["evaluation"].null_seed, evaluation.captions * evaluation.images_per_caption),
     }
+    regression = parameters["student"]["stage_one"].regression
+    if regression is not None:
+        sizes["trajectories"] = (regression.seed, regression.trajectories)
     return {name: range(seed, seed + count) for name, (seed, count) in sizes.items()}
 
 

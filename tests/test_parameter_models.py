@@ -88,13 +88,15 @@ def agreeing_stage_one(fields: dict[str, Any]) -> dict[str, Any]:
     updates = min(fields["fake_updates"], fields["loop"].steps)
     gan = fields["latent_gan"] if fields["parametrization"] == "full" else None
     steps = fields["num_inference_steps"] or 2
-    return fields | {"num_inference_steps": steps, "fake_updates": updates, "latent_gan": gan}
+    regression = fields["regression"] if isinstance(steps, int) or len(steps) == 1 else None
+    agreed = {"num_inference_steps": steps, "fake_updates": updates, "latent_gan": gan, "regression": regression}
+    return fields | agreed
 
 
 def agreeing_stage_one_job(fields: dict[str, Any]) -> dict[str, Any]:
-    if fields["real_latents"] is not None:
-        return fields
-    return fields | {"params": fields["params"].model_copy(update={"latent_gan": None})}
+    needs = {"latent_gan": "real_latents", "regression": "trajectories"}
+    changes = {name: None for name, table in needs.items() if fields[table] is None}
+    return fields | {"params": fields["params"].model_copy(update=changes)}
 
 
 def agreeing_adversarial(fields: dict[str, Any]) -> dict[str, Any]:

@@ -177,6 +177,7 @@ def stage_one_params(optimizer: OptimizerParams, loop: LoopParams) -> StageOnePa
         parametrization="full",
         lora=LoraParams(rank=2, alpha=2),
         gradient_checkpointing=False,
+        regression=None,
         latent_gan=None,
         watch=WatchParams(every=2, prompts=2, images=2),
         select="last",
@@ -268,6 +269,7 @@ def jobs(
         "autoencoder": inputs.teacher.autoencoder,
         "validation": inputs.validation,
         "real_latents": None,
+        "trajectories": None,
     }
     adversarial = {
         "student": inputs.teacher.transformer,

@@ -9,10 +9,11 @@ import torch
 
 from gradients_driver import first_updates, write
 from onex_distill.distill.stage_one.latent_gan import LatentGanParams
+from onex_distill.distill.stage_one.params import RegressionParams
 from onex_distill.distill.stage_one.watching import WatchParams
 from onex_distill.engine.job import write_job
 from onex_distill.engine.ranks import Ranks
-from support import in_processes
+from support import in_processes, write_trajectories
 
 STAGE_ONE = {
     "num_inference_steps": (4,),  # a rollout without gradient before the forward with it
@@ -20,6 +21,7 @@ STAGE_ONE = {
     "validation": None,
 }
 GAN = {"latent_gan": LatentGanParams(student_weight=0.1, fake_score_weight=0.2, hidden=4)}
+REGRESSION = {"regression": RegressionParams(weight=2.0, trajectories=6, seed=1)}
 CACHED = {"compensation_warmup": 0, "output_weight": 0.0, "batch_size": 16}
 CHECKPOINTED = {"gradient_checkpointing": True}
 TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -29,6 +31,11 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "shared backbone, checkpointed": ("stage_one", STAGE_ONE | {"parametrization": "shared_backbone"} | CHECKPOINTED),
     "latent GAN": ("stage_one", STAGE_ONE | GAN),
     "latent GAN, checkpointed": ("stage_one", STAGE_ONE | GAN | CHECKPOINTED),
+    "regression": ("stage_one", STAGE_ONE | REGRESSION),
+    "shared backbone, regression": (
+        "stage_one",
+        STAGE_ONE | {"parametrization": "shared_backbone"} | CHECKPOINTED | REGRESSION,
+    ),
     "stage two": ("stage_two", {}),
     "co-training": ("cotraining", CACHED),
     "co-training, fitting": ("cotraining", CACHED | {"fitting_steps": 1, "fitting_batch_size": 4}),
@@ -50,6 +57,13 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("gradients")
 
 
+def tables(changes: dict[str, Any], inputs: Any, folder: Path) -> dict[str, Any]:
+    """What a training reads for its further terms."""
+    real = {"real_latents": inputs.validation} if "latent_gan" in changes else {}
+    steps = STAGE_ONE["num_inference_steps"][0]
+    return real | ({"trajectories": write_trajectories(folder, inputs, steps)} if "regression" in changes else {})
+
+
 @pytest.fixture
 def gradients(jobs, folder, inputs) -> Path:
     """Every training, in one process in float32, and in two of every sharding and precision, in one launch."""
@@ -58,8 +72,7 @@ def gradients(jobs, folder, inputs) -> Path:
     paths = []
     for title, (name, changes) in TRAININGS.items():
         settings = {"batch_size": 4, "steps": 2, **changes}
-        if "latent_gan" in changes:
-            settings["real_latents"] = inputs.validation
+        settings |= tables(changes, inputs, folder / "trajectories")
         alone = jobs(name, folder / title, **settings)
         alone.folder.mkdir()
         write(alone.folder / "gradients.json", first_updates(alone, Ranks(alone.compute)))
@@ -119,7 +132,15 @@ def test_two_ranks_have_the_gradients_of_one_process(gradients, title, sharding,
         assert norms == pytest.approx(expected, rel=tolerance, abs=1e-7)
 
 
-MICRO_BATCHED = ["full", "shared backbone, checkpointed", "latent GAN", "reader", "autoencoder", "text encoders"]
+MICRO_BATCHED = [
+    "full",
+    "regression",
+    "shared backbone, checkpointed",
+    "latent GAN",
+    "reader",
+    "autoencoder",
+    "text encoders",
+]
 
 
 @pytest.mark.parametrize("title", [*MICRO_BATCHED, "transformer"])
@@ -127,8 +148,7 @@ MICRO_BATCHED = ["full", "shared backbone, checkpointed", "latent GAN", "reader"
 def test_micro_batches_have_the_gradients_of_the_batch(jobs, tmp_path, inputs, title, size):
     name, changes = TRAININGS[title]
     settings = {"batch_size": 4, "steps": 2, **changes}
-    if "latent_gan" in changes:
-        settings["real_latents"] = inputs.validation
+    settings |= tables(changes, inputs, tmp_path / "trajectories")
     whole, parts = (
         first_updates(jobs(name, tmp_path / str(micro), micro_batch_size=micro, **settings), ranks)
         for micro in (None, size)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onex_distill.flow.sigmas import shift_sigma, step_sigmas, unshift_sigma
+from onex_distill.flow.sigmas import refined_levels, shift_sigma, step_sigmas, unshift_sigma
 
 SHIFTS = st.floats(0.5, 10)
 
@@ -51,3 +51,14 @@ def test_tensors_and_numbers_shift_alike():
 def test_a_schedule_needs_a_step(steps):
     with pytest.raises(ValueError, match=f"num_inference_steps must be at least 1, got {steps}"):
         step_sigmas(steps, 3.0)
+
+
+def test_a_finer_schedule_takes_each_step_over_its_own_levels():
+    first, second = refined_levels(step_sigmas(2, 3.0), step_sigmas(6, 3.0))
+    assert torch.cat([first[:-1], second]).tolist() == pytest.approx(step_sigmas(6, 3.0).tolist())
+    assert (float(first[-1]), float(second[0])) == (0.75, 0.75)
+
+
+def test_levels_that_the_finer_schedule_lacks_are_added():
+    steps = refined_levels(step_sigmas(2, 3.0), step_sigmas(3, 3.0))  # 6/7 and 0.6 on both sides of 0.75
+    assert [step.tolist() for step in steps] == [pytest.approx([1, 6 / 7, 0.75]), pytest.approx([0.75, 0.6, 0])]

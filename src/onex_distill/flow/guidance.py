@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from onex_distill.flow.sigmas import unshift_sigma
+from onex_distill.flow.sigmas import shift_sigma, unshift_sigma
 
 Axis = Literal["sigma", "u"]
 
@@ -35,3 +35,8 @@ def is_guided(sigma: Tensor, alpha: float, axis: Axis, shift: float) -> Tensor:
 def on_axis(sigma: Tensor, axis: Axis, shift: float) -> Tensor:
     """Sigma itself, or the u that the shift made it from."""
     return sigma if axis == "sigma" else unshift_sigma(sigma, shift)
+
+
+def as_sigma(position: float, axis: Axis, shift: float) -> float:
+    """The sigma of a position on an axis: the inverse of ``on_axis``."""
+    return position if axis == "sigma" else shift_sigma(position, shift)

@@ -3,6 +3,7 @@
 Shapes: a schedule of K steps has K + 1 levels, from 1 (pure noise) down to 0.
 """
 
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -30,3 +31,21 @@ def step_sigmas(num_inference_steps: int, shift: float) -> Tensor:
         raise ValueError(f"num_inference_steps must be at least 1, got {num_inference_steps}")
     u = torch.linspace(1, 0, num_inference_steps + 1, dtype=torch.float64)
     return shift_sigma(u, shift)
+
+
+def refined_levels(coarse: Tensor, fine: Tensor) -> list[Tensor]:
+    """For each step of one schedule, the levels at which another, finer one takes it, both ends included.
+
+    Args:
+        coarse: The levels of K steps, (K + 1,).
+        fine: The levels of the other schedule.
+
+    Returns:
+        K tensors of falling levels, the first of which is the step's upper end and the last its lower.
+    """
+    tolerance = 1e-6  # levels of both schedules that are meant to be the same
+    steps = []
+    for upper, lower in pairwise(coarse):
+        between = fine[(fine < upper - tolerance) & (fine > lower + tolerance)]
+        steps.append(torch.cat([upper[None], between, lower[None]]))
+    return steps

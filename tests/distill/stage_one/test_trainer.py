@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from onex_distill.distill.stage_one import trainer as stage_one
 from onex_distill.distill.stage_one.latent_gan import LatentGanParams
-from onex_distill.distill.stage_one.params import GuidanceParams
+from onex_distill.distill.stage_one.params import GuidanceParams, RegressionParams
 from onex_distill.distill.stage_one.roles import FAKE_SCORE, STUDENT, Roles
 from onex_distill.distill.stage_one.trainer import Matched, StageOneTrainer, fake_score_loss, roll_out, student_loss
 from onex_distill.engine.launch import launch
@@ -21,6 +21,7 @@ from onex_distill.models.velocity import predict_velocity
 from onex_distill.pretraining.architecture import build_transformer
 from onex_distill.storage.model_folder import ModelFolder, save_model
 from onex_distill.storage.tensor_table import TensorTable
+from support import write_trajectories
 
 SHIFT = 3.0
 GAN = {"latent_gan": LatentGanParams(student_weight=0.1, fake_score_weight=0.2, hidden=4)}
@@ -200,11 +201,13 @@ def test_the_teacher_never_changes(trainer, inputs, prompts, noise, parametrizat
         {},
         {"parametrization": "shared_backbone", "gradient_checkpointing": True},
         {"num_inference_steps": (1, 2, 4), "fake_updates": 2, "matched": "x0", "sigma_range": "full", **GAN},
+        {"regression": RegressionParams(weight=1.0, trajectories=6, seed=1)},
     ],
-    ids=["default", "shared", "choices"],
+    ids=["default", "shared", "choices", "regression"],
 )
 def test_resuming_equals_running_through(tmp_path, jobs, inputs, interrupt, assert_same_result, changes):
-    changes = {**changes, "real_latents": inputs.validation}
+    trajectories = write_trajectories(tmp_path / "trajectories", inputs, 2)
+    changes = {**changes, "real_latents": inputs.validation, "trajectories": trajectories}
     torch.manual_seed(1)
     whole = launch(jobs("stage_one", tmp_path / "whole", **changes))
     torch.manual_seed(2)

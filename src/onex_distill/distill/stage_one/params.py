@@ -50,6 +50,18 @@ class ImportanceParams(Params):
         return PRESETS[self.curve] if isinstance(self.curve, str) else self.curve
 
 
+class RegressionParams(Params):
+    """A term beside distribution matching: every step of the student learns where the teacher's many steps lead.
+
+    The teacher, guided as the real score is, follows ``trajectories`` paths of training captions down to x0; the
+    student starts its steps on them. ``seed`` is of captions and noise, ``weight`` of the loss beside the other.
+    """
+
+    weight: PositiveFloat
+    trajectories: PositiveInt
+    seed: Seed
+
+
 class StageOneParams(Params):
     """One distribution-matching run.
 
@@ -58,8 +70,9 @@ class StageOneParams(Params):
     re-noises within the trajectory's step or anywhere above it; ``matched`` compares the scores at the step's end or at
     its x0. The student is updated after every ``fake_updates`` updates of the fake score, each a step of the loop. With
     ``parametrization`` full the roles are three copies of the transformer; with shared_backbone student and fake score
-    are adapters (``lora``) on the frozen teacher. ``latent_gan`` is DMD2's adversarial term. ``select`` names the
-    student that goes on: the last, or the best by validation.
+    are adapters (``lora``) on the frozen teacher. ``regression`` is a term that the paper has not; null leaves it out.
+    ``latent_gan`` is DMD2's adversarial term. ``select`` names the student that goes on: the last, or the best by
+    validation.
     """
 
     seed: Seed
@@ -74,6 +87,7 @@ class StageOneParams(Params):
     parametrization: Literal["full", "shared_backbone"]
     lora: LoraParams
     gradient_checkpointing: bool
+    regression: RegressionParams | None
     latent_gan: LatentGanParams | None
     student: OptimizerParams
     fake_score: OptimizerParams
@@ -92,6 +106,11 @@ class StageOneParams(Params):
             )
         if self.latent_gan and self.parametrization != "full":
             raise ValueError(f"latent_gan needs a fake score of its own, not parametrization {self.parametrization}")
+        if self.regression and len(self.step_counts) > 1:
+            raise ValueError(
+                f"regression follows the teacher at one schedule's levels, not at those of {self.step_counts} steps; "
+                "give one num_inference_steps, or set regression to null"
+            )
         return self
 
     @property

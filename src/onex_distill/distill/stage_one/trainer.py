@@ -18,6 +18,7 @@ from torch.nn.functional import mse_loss
 from onex_distill.distill.stage_one.draws import StepBatch, StepDraws
 from onex_distill.distill.stage_one.latent_gan import LatentGan
 from onex_distill.distill.stage_one.params import StageOneParams
+from onex_distill.distill.stage_one.regression import Regression
 from onex_distill.distill.stage_one.roles import FAKE_SCORE, STUDENT, Roles, build_networks
 from onex_distill.distill.stage_one.validation import BestStudent, Validation
 from onex_distill.distill.stage_one.watching import SampleGrid, by_sigma
@@ -42,7 +43,7 @@ from onex_distill.storage.tensor_table import TableFolder
 class StageOneJob(Job):
     """Distil ``teacher`` into a K-step student on the training captions of ``embeddings``; no image is needed.
 
-    DMD2's adversarial term alone asks for ``real_latents``.
+    DMD2's adversarial term alone asks for ``real_latents``, regression alone for ``trajectories`` of the teacher.
     """
 
     teacher: ModelFolder
@@ -52,6 +53,7 @@ class StageOneJob(Job):
     empty: TableFolder
     validation: TableFolder | None
     real_latents: TableFolder | None
+    trajectories: TableFolder | None
     params: StageOneParams
 
     @model_validator(mode="after")
@@ -65,6 +67,12 @@ class StageOneJob(Job):
             raise ValueError(
                 "latent_gan needs stored latents of real images, which only dmd2 has; set latent_gan to null here"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _trajectories_for_the_regression(self) -> Self:
+        if self.params.regression and self.trajectories is None:
+            raise ValueError("regression needs the teacher's trajectories; set regression to null here")
         return self
 
     def run(self, run: Run) -> None:
@@ -127,6 +135,10 @@ class StageOneTrainer:
         )
         self.gan = self._build_gan(job)
         sigmas = step_sigmas(max(params.step_counts), job.shift)
+        self.regression = None
+        if params.regression is not None and job.trajectories is not None:
+            paths = job.trajectories.open()
+            self.regression = Regression(params.regression, paths, self.embeddings, sigmas, params.batch_size, ranks)
         self.grid = SampleGrid(params.watch, self.embeddings, self.rows, sigmas, job.autoencoder, run)
         self.best = BestStudent(run)
         self.validation = None
@@ -171,7 +183,10 @@ class StageOneTrainer:
         def train_student(rows: slice, weight: float) -> Means:
             part, found = batch.part(rows), waiting.pop(rows.start)
             matched = found if isinstance(found, Matched) else self.take_step(found, part)
-            return self.student_backward(matched, part, weight)
+            means = self.student_backward(matched, part, weight)
+            if self.regression is not None:
+                means["regression_loss"] = self.regression.backward(self.roles.student, rows, step, weight)
+            return means
 
         means = accumulate(train_fake_score, count, size, self.ranks)
         shared = self.apply_fake_score()

@@ -95,6 +95,7 @@ def _train(setting: Setting, inputs: SamplingInputs, compute: ComputeParams, fol
         empty=inputs.empty,
         validation=None,
         real_latents=None,
+        trajectories=None,
         params=setting.training,
     )
     student = ModelFolder(path=launch(job) / "student", class_name=job.teacher.class_name)

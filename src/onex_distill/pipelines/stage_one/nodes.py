@@ -12,9 +12,11 @@ from onex_distill.distill.stage_one.trainer import StageOneJob
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.launch import launch
 from onex_distill.evaluation.jobs import DecodingJob
+from onex_distill.evaluation.trajectories import TrajectoriesJob
 from onex_distill.metrics.grids import image_grid
 from onex_distill.models.conditions import Conditions
 from onex_distill.models.teacher import TeacherFolder
+from onex_distill.pipelines.shared.params import TeacherSamplingParams
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
@@ -45,7 +47,31 @@ def match_distribution(
     Returns:
         The student that goes on, the best by validation, the losses, and the fixed grid's latents.
     """
-    return _match(conditions, validation, None, params, compute, runs)
+    return _match(conditions, validation, params, compute, runs)
+
+
+def match_distribution_beside_regression(
+    conditions: Conditions,
+    validation: TensorTable,
+    trajectories: TensorTable,
+    params: StageOneParams,
+    compute: ComputeParams,
+    runs: Path,
+) -> Matched:
+    """The same with a regression to trajectories of the teacher beside it, if the settings ask for one.
+
+    Args:
+        conditions: The teacher and the embeddings of its captions.
+        validation: Held-out latents of the teacher.
+        trajectories: The teacher's trajectories; none are needed without the regression.
+        params: The settings, validated.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        The student that goes on, the best by validation, the losses, and the fixed grid's latents.
+    """
+    return _match(conditions, validation, params, compute, runs, trajectories=trajectories)
 
 
 def match_distribution_with_gan(
@@ -69,7 +95,33 @@ def match_distribution_with_gan(
     Returns:
         The student that goes on, the best by validation, the losses, and the fixed grid's latents.
     """
-    return _match(conditions, validation, real_latents, params, compute, runs)
+    return _match(conditions, validation, params, compute, runs, real_latents=real_latents)
+
+
+def sample_trajectories(
+    conditions: Conditions, params: StageOneParams, sampling: TeacherSamplingParams, compute: ComputeParams, runs: Path
+) -> TensorTable:
+    """The teacher's trajectories on training captions, at the levels of the student's steps; none without regression.
+
+    Args:
+        conditions: The teacher and the embeddings of its captions.
+        params: The settings of stage one, validated.
+        sampling: The teacher's steps, and rows at once.
+        compute: Ranks, precision and sharding.
+        runs: The folder of the jobs; a finished job in it is taken as it is.
+
+    Returns:
+        A row per trajectory.
+    """
+    job = TrajectoriesJob(
+        folder=runs,
+        compute=compute,
+        conditions=conditions,
+        params=params,
+        teacher_steps=sampling.num_inference_steps,
+        batch_size=sampling.batch_size,
+    )
+    return TensorTable(launch(job) / "trajectories")
 
 
 def draw_watched_grid(
@@ -106,10 +158,11 @@ def draw_watched_grid(
 def _match(
     conditions: Conditions,
     validation: TensorTable,
-    real_latents: TensorTable | None,
     params: StageOneParams,
     compute: ComputeParams,
     folder: Path,
+    real_latents: TensorTable | None = None,
+    trajectories: TensorTable | None = None,
 ) -> Matched:
     transformer = conditions.teacher.transformer
     job = StageOneJob(
@@ -122,6 +175,7 @@ def _match(
         empty=conditions.empty,
         validation=validation.handle,
         real_latents=None if real_latents is None else real_latents.handle,
+        trajectories=None if trajectories is None else trajectories.handle,
         params=params,
     )
     result = launch(job)

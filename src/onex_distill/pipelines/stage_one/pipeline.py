@@ -15,28 +15,42 @@ def create_distribution_matching(namespace: str, real_latents: str | None = None
 
     ``real_latents`` names the dataset that DMD2's adversarial term reads.
     """
-    settings = ["params:stage_one", "params:compute", "runs"]
     real = [] if real_latents is None else [real_latents]
-    shared = {"teacher", "conditions", "validation_latents", *real, "runs"}
-    template = Pipeline(
-        [
-            Node(
-                nodes.match_distribution_with_gan if real else nodes.match_distribution,
-                ["conditions", "validation_latents", *real, *settings],
-                OUTPUTS,
-                name="match_distribution",
-            ),
-            Node(
-                nodes.draw_watched_grid,
-                ["teacher", "stage_one_grid", *settings],
-                "stage_one_grid_image",
-                name="draw_watched_grid",
-            ),
-        ]
+    match = nodes.match_distribution_with_gan if real else nodes.match_distribution
+    return _create(namespace, Node(match, _inputs(*real), OUTPUTS, name="match_distribution"), real)
+
+
+def create_student() -> Pipeline:
+    """The student's run, with the teacher's trajectories for its regression."""
+    sampling = Node(
+        nodes.sample_trajectories,
+        ["conditions", "params:stage_one", "params:teacher_sampling", "params:compute", "runs"],
+        "trajectories",
+        name="sample_trajectories",
     )
-    return create_conditions() + Pipeline(template, namespace=namespace, inputs=shared, parameters={"compute"})
+    match = nodes.match_distribution_beside_regression
+    return _create("student", Node(match, _inputs("trajectories"), OUTPUTS, name="match_distribution"), [], sampling)
 
 
 def create_pipeline() -> Pipeline:
     """The graph of ``kedro run --pipelines=stage_one``."""
-    return create_distribution_matching("reference") + create_distribution_matching("student")
+    return create_distribution_matching("reference") + create_student()
+
+
+def _inputs(*further: str) -> list[str]:
+    """What every run of stage one reads, with what one of them reads besides."""
+    return ["conditions", "validation_latents", *further, "params:stage_one", "params:compute", "runs"]
+
+
+def _create(namespace: str, match: Node, shared: list[str], *before: Node) -> Pipeline:
+    """A run and its grid in a namespace, which does not hold what is ``shared``."""
+    grid = Node(
+        nodes.draw_watched_grid,
+        ["teacher", "stage_one_grid", "params:stage_one", "params:compute", "runs"],
+        "stage_one_grid_image",
+        name="draw_watched_grid",
+    )
+    outside = {"teacher", "conditions", "validation_latents", *shared, "runs"}
+    inner = Pipeline([*before, match, grid])
+    parameters = {"compute", "teacher_sampling"} if before else {"compute"}
+    return create_conditions() + Pipeline(inner, namespace=namespace, inputs=outside, parameters=parameters)
