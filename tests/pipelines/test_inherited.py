@@ -35,7 +35,7 @@ ALLOWED = {
     "what a baseline is": ["dmd*.stage_one.*", "tdm.stage_one.sigma_range", "unguided.stage_one.guidance.alpha"],
     "the method as published": [
         *(f"reference.stage_one.{name}" for name in ("fake_updates", "matched", "parametrization", "sigma_range")),
-        *(f"reference.stage_one.{name}" for name in ("latent_gan", "select", "micro_batch_size")),
+        *(f"reference.stage_one.{name}" for name in ("latent_gan", "regression", "select", "micro_batch_size")),
         "reference.stage_one.lora.*",  # of the shared backbone
         "reference.stage_*.student.kind",
         "reference.stage_*.student.schedule",
@@ -44,6 +44,7 @@ ALLOWED = {
         "reference.stage_two.penalties.*",
         "fractional_167.cotraining.fitting_batch*",  # nothing is fitted
     ],
+    "a group that is null in conf/sd3": ["student.stage_one.regression.*"],
     "bookkeeping": ["*.max_nonfinite_steps"],
     "how many are measured and shown": [
         *(f"band_search.{name}" for name in ("max_bands", "measured", "nfe_flops", "random")),
