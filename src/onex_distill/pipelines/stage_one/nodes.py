@@ -58,7 +58,7 @@ def match_distribution_beside_regression(
     compute: ComputeParams,
     runs: Path,
 ) -> Matched:
-    """The same with a regression to trajectories of the teacher beside it, if the settings ask for one.
+    """Distil the teacher into a student of few steps by matching, beside a regression to trajectories of the teacher.
 
     Args:
         conditions: The teacher and the embeddings of its captions.
