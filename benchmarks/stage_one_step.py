@@ -244,7 +244,7 @@ def parameters(changes: dict[str, Any]) -> tuple[StageOneParams, ComputeParams]:
     """conf/base's student with changes, on one process."""
     base = configuration()
     compute = ComputeParams(**{**base["compute"], "sharding": "none"})
-    return StageOneParams(**{**base["student"]["stage_one"], **changes}), compute
+    return StageOneParams(**{**base["tdm"]["stage_one"], **changes}), compute
 
 
 def compare_loops(folder: Path, teacher: ModelFolder, batch_size: int, rounds: int) -> pd.DataFrame:

@@ -40,6 +40,10 @@ def test_a_baseline_differs_from_the_student_in_its_rule_alone(env):
     assert rules["dmd2"] == (1.0, "full", "x0", True)
     assert rules["tdm"] == (1.0, "step", "step_end", False)
     assert rules["unguided"] == (0.0, "step", "step_end", False)
+    if env == "base":  # where the student regresses too, in fewer steps of another learning rate
+        assert all(params[rule].regression is None for rule in RULES)
+        learns = {"regression": None, "student": params["reference"].student, "loop": params["tdm"].loop}
+        student = student.model_copy(update=learns)
     for rule in RULES:
         assert params[rule].student_updates == student.student_updates
         assert params[rule].guidance.scale == student.guidance.scale

@@ -9,7 +9,7 @@ from onex_distill.pipelines.shared import create_sampling_inputs, extract_node
 from onex_distill.pipelines.stage_one import create_distribution_matching
 from onex_distill.pipelines.stage_two import create_refinement
 
-RULES = ("alpha_dmd", "dmd", "dmd2", "tdm", "unguided")
+RULES = ("dmd", "dmd2", "tdm", "unguided")
 METHODS = (*(f"{rule}_2" for rule in RULES), "sfd_4", "fractional_175")
 LOSSES = {
     **{f"{rule}_stage_one": f"{rule}.stage_one_losses" for rule in RULES},
