@@ -84,6 +84,12 @@ def measure_mean(
     return {column: mean_of(values, scored.prompts, confidence)}
 
 
+def compared(scored: Scored, reference: Scored | None, params: MetricParams) -> tuple[Scored, Tensor, Tensor]:
+    """The set that another is compared with, and the features of both, (N, D) and (M, D)."""
+    beside = another(scored, reference)
+    return beside, scored.finite(str(params.features)), beside.finite(str(params.features))
+
+
 def measure_frechet(
     column: str, scored: Scored, reference: Scored | None, params: MetricParams, confidence: ConfidenceParams
 ) -> dict[str, Measurement]:
@@ -102,8 +108,7 @@ def measure_frechet(
     Raises:
         Unmeasured: The distance does not exist for these sets.
     """
-    reference = another(scored, reference)
-    own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
+    reference, own, other = compared(scored, reference, params)
     try:
         value = frechet_distance(own, other)
     except ValueError as error:
@@ -138,8 +143,7 @@ def measure_blocks(
     Returns:
         The measurement by column.
     """
-    reference = another(scored, reference)
-    own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
+    reference, own, other = compared(scored, reference, params)
     value = distance(own, other, confidence.seed)
     groups = intervals.prompt_groups(scored.prompts, confidence.groups, confidence.seed)
     blocks = []
@@ -173,8 +177,7 @@ def measure_infinity(
     Raises:
         Unmeasured: There are too few images.
     """
-    reference = another(scored, reference)
-    own, other = scored.finite(str(params.features)), reference.finite(str(params.features))
+    reference, own, other = compared(scored, reference, params)
     groups = intervals.prompt_groups(scored.prompts, confidence.groups, confidence.seed)
 
     def without(kept: Tensor) -> float:
