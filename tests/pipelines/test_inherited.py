@@ -49,7 +49,12 @@ ALLOWED = {
     "how many are measured and shown": [
         *(f"band_search.{name}" for name in ("max_bands", "measured", "nfe_flops", "random")),
         *(f"evaluation_set.{name}" for name in ("captions", "images_per_caption")),
-        *("ablation.training.watch.every", "ablation.variations", "evaluation.grid_captions"),
+        *(
+            "ablation.training.select",
+            "ablation.training.watch.every",
+            "ablation.variations",
+            "evaluation.grid_captions",
+        ),
         *("generation.images_per_caption", "generation.nfe", "generation.size", "generation.teacher"),
         *("latency.rounds", "reuse.images", "confidence.*", "report.*"),
     ],
