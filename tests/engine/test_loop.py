@@ -162,6 +162,7 @@ def test_an_interrupted_run_shows_each_step_once(run, regression, loop, interrup
     with interrupt(loop_module, 3):
         loop_module.train(first.update, first.states, loop, run, str)
     assert [step for step, _ in shown(recorded(run.folder))["loss"]] == [0, 1, 2]
+    time.sleep(1)  # as above; within a second the number of the file counts, the tenth before the ninth
     history = train(second.update, second.states, loop, run, str)
     assert shown(recorded(run.folder)) == columns(history)
 
