@@ -28,7 +28,7 @@ def test_it_ends_with_one_json_line(finished):
     assert abs(result["hook_overhead"]) < 0.5
 
 
-def test_the_report_has_a_row_a_batch_size(finished):
+def test_the_report_has_a_row_per_batch_size(finished):
     output, report = finished
     assert report in output
     rows = [line for line in report.splitlines() if line.startswith("| ")]

@@ -48,7 +48,7 @@ def test_errors_are_those_of_the_residuals_that_the_cache_stores(transformer, pr
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_every_block_and_band_has_a_row_a_stream_step_and_sample(transformer, prompts, noise):
+def test_every_block_and_band_has_a_row_per_stream_step_and_sample(transformer, prompts, noise):
     table = sampled_reuse_errors(transformer, noise, SIGMAS, prompts, BANDS)
     ranges = {(0, 1), (1, 2), (2, 3), (3, 4), (1, 3)}
     assert set(zip(table["block"], table["stop"], strict=True)) == ranges

@@ -25,7 +25,7 @@ def metrics(data):
     return pd.read_csv(newest(data, "08_reporting/metrics.csv"))
 
 
-def test_metrics_table_has_a_row_a_method_and_honest_costs(distilled):
+def test_metrics_table_has_a_row_per_method_and_honest_costs(distilled):
     table = metrics(distilled).set_index("method")
     assert list(table.index) == METHODS
     assert table.loc["fractional_1.67", "nfe"] == pytest.approx(2 - 4 / 12)

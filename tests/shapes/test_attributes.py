@@ -61,7 +61,7 @@ def test_alignment_ignores_the_free_attributes():
     assert alignment(moved, scenes) == 1
 
 
-def test_the_histogram_counts_a_row_a_parent_value():
+def test_the_histogram_counts_a_row_per_parent_value():
     named = {"fill": torch.tensor([0, 0, 0, 2])}
     read = {"size": torch.tensor([0, 0, 1, 2])}
     expected = torch.tensor([[2 / 3, 1 / 3, 0], [0, 0, 0], [0, 0, 1]])

@@ -62,7 +62,7 @@ def test_from_x0_over_the_full_range_the_step_does_not_matter(draws_of):
         assert (sigma > 0.75).any()
 
 
-def test_several_numbers_of_steps_are_drawn_one_a_step(draws_of):
+def test_several_numbers_of_steps_are_drawn_one_per_step(draws_of):
     draws = draws_of(num_inference_steps=(1, 2, 8))
     counts = [len(draws.levels(step)) - 1 for step in range(60)]
     assert set(counts) == {1, 2, 8}

@@ -9,9 +9,11 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.inputs import StudyInputs
 from onex_distill.evaluation.methods import SECONDS, Sampler
 from onex_distill.evaluation.params import MethodParams
+from onex_distill.evaluation.studies.latency import TRANSFORMER_SECONDS
 from onex_distill.storage.model_folder import ModelFolder
 
-COLUMNS = ["method", "bands", "nfe", "nfe_flops", "fid", "alignment", "diversity", SECONDS]
+COLUMNS = ["method", "bands", "nfe", "nfe_flops", "fid", "alignment", "diversity"]
+TIMES = [TRANSFORMER_SECONDS, SECONDS]
 
 
 def measure_front(
@@ -35,7 +37,7 @@ def measure_front(
         folder: of the run.
 
     Returns:
-        ``COLUMNS`` that the configuration measures, without the last.
+        ``COLUMNS`` that the configuration measures.
     """
     sampler = Sampler(study.sampling, plan, compute)
     samples, costs, bands = {}, {}, {}
@@ -48,11 +50,11 @@ def measure_front(
     scores = study.scoring.score_images(samples, compute, folder)
     table = scores.merge(pd.DataFrame(costs.values()), on="method")
     table = table.assign(bands=table["method"].map(bands), method=method.name)
-    return table[[column for column in COLUMNS if column in table and column != SECONDS]]
+    return table[[column for column in COLUMNS if column in table]]
 
 
 def collect_fronts(latency: pd.DataFrame, **fronts: pd.DataFrame) -> pd.DataFrame:
     """All methods in one table, a row per method and budget, with the seconds of each."""
-    seconds = latency.set_index(["front", "bands"])[SECONDS]
-    timed = [table.assign(**{SECONDS: table["bands"].map(seconds[front])}) for front, table in fronts.items()]
+    seconds = latency.set_index(["front", "bands"])[TIMES]
+    timed = [table.join(seconds.loc[front], on="bands") for front, table in fronts.items()]
     return pd.concat(timed).sort_values(["method", "nfe"], ignore_index=True)

@@ -13,12 +13,15 @@ from onex_distill.cache.plan import reuse_after_first
 from onex_distill.engine.compute import ComputeParams
 from onex_distill.engine.ranks import Ranks
 from onex_distill.evaluation.inputs import CompensationSets, SamplingInputs
+from onex_distill.evaluation.methods import SECONDS
 from onex_distill.evaluation.studies.params import LatencyParams
 from onex_distill.flow.sigmas import step_sigmas
 from onex_distill.models.noise import latent_shape, noise_from_seeds
 from onex_distill.models.prompts import read_prompts
 from onex_distill.models.sampling import decode_latents, sample_latents
 from onex_distill.storage.model_folder import ModelFolder
+
+TRANSFORMER_SECONDS = "transformer_seconds"
 
 
 @torch.inference_mode()
@@ -30,7 +33,7 @@ def time_fronts(
     params: LatencyParams,
     compute: ComputeParams,
 ) -> pd.DataFrame:
-    """Median seconds per image of every front's sets of bands, transformer and decoding, in one process.
+    """Median seconds per image of every front's sets of bands, in one process: of the transformer, and with decoding.
 
     Time does not depend on the weights, so one student serves the compensations of all fronts.
 
@@ -43,7 +46,7 @@ def time_fronts(
         compute: where to run, in one process.
 
     Returns:
-        A row per front and set of bands, with ``seconds_per_image``.
+        A row per front and set of bands, with ``transformer_seconds`` and ``seconds_per_image``, which adds decoding.
     """
     alone = Ranks(compute.model_copy(update={"processes": 1, "machines": 1}))
     transformer: SD3Transformer2DModel = student.load().to(alone.device).eval()
@@ -52,15 +55,17 @@ def time_fronts(
     noise = noise_from_seeds(rows["noise_seed"], latent_shape(transformer)).to(alone.device)
     prompts = read_prompts(inputs.embeddings.open(), rows["prompt_row"].to_numpy(), alone.device)
 
-    def seconds(cache: BlockCache) -> float:
+    def seconds(cache: BlockCache) -> tuple[float, float]:
         cache.attach()
         began = time.perf_counter()
         with alone.autocast():
             latents = sample_latents(transformer, noise, sigmas, prompts, before_step=cache.begin_step)
-        decode_latents(autoencoder, latents).cpu()  # which waits for the device
-        spent = time.perf_counter() - began
+        latents.cpu()  # which waits for the device
+        sampled = time.perf_counter()
+        decode_latents(autoencoder, latents).cpu()
+        decoded = time.perf_counter()
         cache.detach()
-        return spent / len(rows)
+        return (sampled - began) / len(rows), (decoded - began) / len(rows)
 
     caches = {}
     for front, folder in compensations.folders:
@@ -69,6 +74,9 @@ def time_fronts(
             cached = reuse_after_first(bands, params.num_inference_steps)
             caches[front, str([list(band) for band in bands])] = BlockCache(transformer, cached, compensation)
     rounds = [[seconds(cache) for cache in caches.values()] for _ in range(1 + params.rounds)]
-    medians = [median(times) for times in zip(*rounds[1:], strict=True)]  # the first round warms up
-    fronts, bands_of = zip(*caches, strict=True)
-    return pd.DataFrame({"front": fronts, "bands": bands_of, "seconds_per_image": medians})
+    rows_of = [
+        {"front": front, "bands": bands, TRANSFORMER_SECONDS: median(sampling), SECONDS: median(whole)}
+        for (front, bands), times in zip(caches, zip(*rounds[1:], strict=True), strict=True)  # the first round warms up
+        for sampling, whole in [zip(*times, strict=True)]
+    ]
+    return pd.DataFrame(rows_of)

@@ -9,9 +9,9 @@ from onex_distill.cache.compensation import Compensation
 from onex_distill.evaluation.features import ScorersParams
 from onex_distill.evaluation.inputs import CompensationSets, SamplingInputs, StudyInputs
 from onex_distill.evaluation.measures import MetricsParams
-from onex_distill.evaluation.methods import SECONDS
 from onex_distill.evaluation.scored import ConfidenceParams
 from onex_distill.evaluation.scores import Scoring
+from onex_distill.evaluation.studies.fronts import TIMES
 from onex_distill.storage.model_folder import ModelFolder
 from onex_distill.storage.tensor_table import TensorTable
 
@@ -65,8 +65,8 @@ def plot_band_search(table: pd.DataFrame) -> Figure:
 
 
 def plot_pareto(table: pd.DataFrame) -> Figure:
-    """FID, alignment, diversity and latency against evaluations by FLOPs, a line per method."""
-    measures = [name for name in ("fid", "alignment", "diversity", SECONDS) if name in table]
+    """FID, alignment, diversity and times per image against evaluations by FLOPs, a line per method."""
+    measures = [name for name in ("fid", "alignment", "diversity", *TIMES) if name in table]
     long = table.melt(["method", "nfe", "nfe_flops"], measures, var_name="measure")
     figure = px.line(
         long.sort_values("nfe_flops"),
@@ -80,7 +80,7 @@ def plot_pareto(table: pd.DataFrame) -> Figure:
         labels={"value": ""},
         hover_data="nfe",
         markers=True,
-        height=700,
+        height=1000,
     )
     figure.for_each_annotation(lambda title: title.update(text=title.text.removeprefix("measure=")))
     return figure.update_yaxes(matches=None, showticklabels=True)
