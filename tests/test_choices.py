@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
+from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
@@ -35,12 +36,12 @@ ELSEWHERE: dict[tuple[str, str], tuple[Any, ...]] = {  # what no small run on a 
     # each loss in the one of the two trainings that has not the other
     ("AdversarialParams", "adversarial_loss"): ("relativistic",),
     ("CotrainingParams", "adversarial_loss"): ("hinge",),
-    # of conf/base's dmd and dmd2, which the pipeline baselines trains
-    ("StageOneParams", "latent_gan"): ("some",),
-    ("StageOneParams", "matched"): ("x0",),
-    ("StageOneParams", "sigma_range"): ("full",),
     # the dial's sets of bands: tests/pipelines/test_pareto
     ("MethodParams", "nfe"): ("some",),
+    # of a user's own images: tests/pipelines/test_score, tests/evaluation/test_anything
+    ("ScoreParams", "captions"): ("some",),
+    ("ScoreParams", "reference"): ("some",),
+    ("ScoreParams", "skip_unreadable"): (True,),
 }
 
 
@@ -84,10 +85,10 @@ def offered(model: type[Params]) -> set[Option]:
 
 
 def settings_of(env: str) -> tuple[set[type[Params]], set[Option]]:
-    """The models that the main job of an environment fills, and what it sets in them."""
+    """The models that the pipelines of an environment fill, and what it sets in them."""
     with KedroSession.create(PROJECT, env=env) as session:
         context = session.load_context()
-        context._pipelines_to_validate = ["distill"]
+        context._pipelines_to_validate = [name for name in pipelines if name != "__default__"]
         found = list(used(context.params))
     chosen = {(model.__name__, name, item) for model, name, item in found if isinstance(item, str | bool | None)}
     some = {(model.__name__, name, "some") for model, name, item in found if item is not None}
@@ -100,12 +101,12 @@ def environments() -> list[str]:
     return sorted(path.parent.name for path in files)
 
 
-def test_every_option_of_the_main_job_is_used_by_a_configuration():
+def test_every_option_is_used_by_a_configuration():
     bootstrap_project(PROJECT)
     found = {env: settings_of(env) for env in environments()}
     options = set().union(*(offered(model) for models, _ in found.values() for model in models))
     chosen = set().union(*(options for _, options in found.values()))
-    assert len(options) > 80
+    assert len(options) > 160
     elsewhere = {(model, name, value) for (model, name), values in ELSEWHERE.items() for value in values}
     assert sorted(map(str, options - chosen)) == sorted(map(str, elsewhere))
 
@@ -114,7 +115,15 @@ def test_every_option_of_the_main_job_is_used_by_a_configuration():
 @pytest.mark.parametrize("env", CHOICES)
 def test_choices_run_whole(tmp_path, env):
     bootstrap_project(PROJECT)
-    with KedroSession.create(PROJECT, env=env, runtime_params={"data": str(tmp_path)}) as session:
-        session.run(pipeline_names=["distill"])
+
+    def run(*names: str, **options: Any) -> None:
+        with KedroSession.create(PROJECT, env=env, runtime_params={"data": str(tmp_path)}) as session:
+            session.run(pipeline_names=list(names), **options)
+
+    run("distill")
     for name in ("metrics.csv", "report.html"):
         assert len(list((tmp_path / "08_reporting" / name).glob(f"*/{name}"))) == 1
+    if env == "choices":  # the other leaves these options as they are
+        run("pareto", to_nodes=["plot_band_search"])
+        run("generate")
+        run("teacher")
