@@ -47,6 +47,33 @@ def test_plain_caching_has_the_squared_reuse_error(transformer, forwards, noise,
     assert float(residual_loss(plain, one, LEVELS)) == pytest.approx(float((errors**2).mean()), rel=1e-4)
 
 
+@torch.no_grad()
+def test_the_loss_is_its_formula():
+    """Every band in every later step against its residual of the first, in a third step too; rows count alike."""
+    draws, levels, bands = torch.Generator().manual_seed(0), step_sigmas(3, 3.0), [(1, 3), (2, 3)]
+    compensation = Compensation(16, [[band] for band in bands], "sigma_residual_mlp")
+    for parameter in compensation.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    sizes = torch.tensor([1.0, 5.0, 25.0])[:, None, None]  # of rows, which a mean over the batch would mix
+    forwards = [
+        {block: tuple(sizes * torch.randn(3, tokens, 16, generator=draws) for tokens in (4, 6)) for block in (1, 2, 3)}
+        for _ in range(3)
+    ]
+    expected = []
+    for step in (1, 2):
+        for start, stop in bands:
+            stored, true = ([f[stop][s] - f[start][s] for s in (0, 1)] for f in (forwards[0], forwards[step]))
+            sigma = torch.full((3,), float(levels[step]))
+            found = compensation((start, stop), stored, forwards[step][start], sigma)
+            expected += [
+                float((ours[row] - wanted[row]).square().sum() / wanted[row].square().sum())
+                for ours, wanted in zip(found, true, strict=True)
+                for row in range(3)
+            ]
+    loss = residual_loss(compensation, forwards, levels)
+    assert float(loss) == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+
+
 def test_it_measures_what_the_cache_would_add(transformer, forwards, noise, prompts):
     compensation = Compensation(16, [[BAND]], "input_residual_mlp")
     for parameter in compensation.parameters():
@@ -57,11 +84,10 @@ def test_it_measures_what_the_cache_would_add(transformer, forwards, noise, prom
     with torch.no_grad():
         sample_latents(transformer, noise, LEVELS, prompts, before_step=cache.begin_step)
         cache.detach()
-        loss = residual_loss(compensation, forwards, LEVELS)
+        residual_loss(compensation, forwards, LEVELS)
     # the first step is the same with and without cache, and so is what enters the band in the second
     for by_cache, fitted in zip(*added, strict=True):
         torch.testing.assert_close(by_cache, fitted)
-    assert loss > 0
 
 
 def test_a_linear_relation_is_found_by_minimising_the_loss():
