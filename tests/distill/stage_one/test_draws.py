@@ -81,6 +81,16 @@ def test_the_importance_curve_is_the_students_alone(draws_of):
     assert plain.sigma[last].median() > 0.45
 
 
+@pytest.mark.parametrize(("axis", "above", "below"), [("u", 0.303, 0.168), ("sigma", 0.234, 0.060)])
+def test_sigmas_follow_the_smoothed_curve_on_its_own_axis(draws_of, axis, above, below):
+    """The published curve's P(sigma > 0.95 | step 0) and P(sigma < 0.5 | step 1), whatever axis guidance is on."""
+    importance = ImportanceParams(curve="c", axis=axis, smoothing=100.0)
+    drawn = draws_of(importance=importance, batch_size=20_000).draw(0)
+    first, second = (drawn.sigma[drawn.steps == step] for step in (0, 1))
+    assert (first > 0.95).double().mean().item() == pytest.approx(above, abs=0.015)
+    assert (second < 0.5).double().mean().item() == pytest.approx(below, abs=0.015)
+
+
 def test_a_window_too_narrow_to_draw_from_is_refused_before_training(draws_of):
     with pytest.raises(ValueError, match="use fewer steps"):
         draws_of(num_inference_steps=(2, 2000))
