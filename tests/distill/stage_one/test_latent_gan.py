@@ -46,6 +46,37 @@ def test_terms_are_cross_entropies_with_their_weights(trainer, prompts, noise, d
     assert student.item() == pytest.approx(0.1 * softplus(-0.7))
 
 
+def test_the_head_takes_the_students_tokens_for_fake(trainer):
+    sigma, losses = torch.tensor([0.3, 0.5, 0.7]), []
+    for value in (2.0, -1.0):
+        tokens = torch.full((3, 16, trainer.gan.fake_score.inner_dim), value)
+        trainer.gan.head = lambda seen: seen.mean((1, 2))[:, None]
+        losses.append(trainer.gan.fake_score_term(tokens, sigma, step=0, count=3).item())
+    assert losses[0] - losses[1] == pytest.approx(0.2 * (softplus(2) - softplus(-1)), rel=1e-4)
+
+
+def test_stored_latents_are_looked_at_from_clean_ones_with_their_own_prompts(trainer, monkeypatch):
+    seen, sigma = [], torch.tensor([0.3, 0.5, 0.7])
+
+    def note(x, lower, sigma, noise, prompts):
+        seen.append((x, lower, sigma, noise, prompts))
+        return torch.zeros(len(x), 1)
+
+    monkeypatch.setattr(trainer.gan, "_logits", note)
+    tokens = torch.zeros(3, 16, trainer.gan.fake_score.inner_dim)
+    for step in (0, 1):
+        trainer.gan.fake_score_term(tokens, sigma, step=step, count=3)
+    (x, lower, levels, noise, prompts), (others, *_) = seen
+    stored, captions = trainer.gan.real.column("latent"), trainer.embeddings.column("pooled_prompt_embeds")
+    rows = [int((stored - one).abs().flatten(1).sum(1).argmin()) for one in x]
+    assert torch.equal(x, stored[rows])
+    assert torch.equal(prompts.pooled, captions[trainer.gan.real.index["prompt_row"].iloc[rows].to_numpy()])
+    assert lower == 0.0
+    assert torch.equal(levels, sigma)
+    assert not torch.equal(x, others)
+    assert len(noise.flatten(1).unique(dim=0)) == 3
+
+
 def test_the_students_gradient_leads_to_latents_that_look_stored(trainer, prompts, noise, drawn):
     torch.nn.init.normal_(trainer.gan.fake_score.proj_out.weight)
     x = noise.clone().requires_grad_()

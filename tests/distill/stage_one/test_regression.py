@@ -125,6 +125,55 @@ def test_every_update_draws_other_trajectories_and_steps(inputs, compute, tmp_pa
     assert set(np.round(sigma.tolist(), 6)) == {1.0, 0.75}
 
 
+class Prompted(nn.Module):
+    """A network whose velocity is a weight times the sum of the prompt's pooled embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, hidden_states, timestep, pooled_projections, **_):
+        scale = self.weight * pooled_projections.sum(1) * timestep / 1000
+        return (scale[:, None, None, None].expand_as(hidden_states),)
+
+
+@pytest.fixture
+def regression(inputs, compute, tmp_path):
+    table = write_trajectories(tmp_path / "trajectories", inputs, 2).open()
+    return Regression(PARAMS, table, inputs.embeddings.open(), step_sigmas(2, 3.0), 16, Ranks(compute))
+
+
+def test_every_row_is_led_along_its_own_path_with_its_own_prompt(regression, inputs, monkeypatch):
+    seen = []
+
+    def note(student, x, target, upper, lower, prompts):
+        seen.append((x, target, upper, lower, prompts.pooled))
+        return student * x.sum()
+
+    monkeypatch.setattr("onex_distill.distill.stage_one.regression.regression_loss", note)
+    regression.backward(torch.ones((), requires_grad=True), slice(4, 16), 0, 1.0)
+    paths, levels = regression.trajectories.column(TRAJECTORY), step_sigmas(2, 3.0).tolist()
+    pooled = inputs.embeddings.open().column("pooled_prompt_embeds")
+    rows = list(zip(*seen[0], strict=True))
+    assert len(rows) == 12
+    for x, target, upper, lower, prompt in rows:
+        ((path, k),) = (paths == x).flatten(2).all(2).nonzero().tolist()
+        assert torch.equal(target, paths[path, k + 1])
+        assert (float(upper), float(lower)) == pytest.approx((levels[k], levels[k + 1]))
+        assert torch.equal(prompt, pooled[regression.prompt_rows[path]])
+
+
+def test_the_gradient_has_the_weights_of_the_term_and_of_the_rows(regression):
+    gradients = []
+    for term, rows in ((1.0, 1.0), (2.0, 1.0), (2.0, 0.5)):
+        network, regression.params = Prompted(), PARAMS.model_copy(update={"weight": term})
+        loss = regression.backward(network, slice(0, 16), 0, rows)
+        gradients.append(float(network.weight.grad) / (term * rows))
+    assert gradients == pytest.approx([gradients[0]] * 3)
+    assert gradients[0] != 0
+    assert loss == pytest.approx(regression.backward(Prompted(), slice(0, 16), 0, 1.0))
+
+
 def test_trajectories_of_another_number_of_steps_are_refused(jobs, inputs, tmp_path):
     paths = write_trajectories(tmp_path / "trajectories", inputs, 4)
     with pytest.raises(
