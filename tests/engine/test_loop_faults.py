@@ -99,7 +99,7 @@ def test_a_loss_that_stays_nan_stops_the_run_and_keeps_the_good_weights(run, loo
     with pytest.raises(FloatingPointError, match=r"loss not finite in 3 steps in a row, the last being 9 \(seed 9\)"):
         train(nan_from(7, module), {"module": module}, loop, run, lambda step: f"seed {step}")
     restored = Weights()
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(FloatingPointError, match="the last being 9"):
         train(nan_from(0, restored), {"module": restored}, loop, run, str)
     assert restored.value.item() == 7
     assert (run.folder / "step-00000007").is_dir()

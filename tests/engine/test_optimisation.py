@@ -85,13 +85,22 @@ def test_eight_bits_without_their_package_are_refused_in_one_line(monkeypatch, p
     assert "\n" not in str(error.value)
 
 
+def settings_of(stepper: Stepper) -> tuple[float, tuple[float, float], float, float]:
+    (group,) = stepper.optimizer.param_groups
+    return group["initial_lr"], group["betas"], group["eps"], group["weight_decay"]
+
+
+def test_the_optimizer_takes_its_settings(parameter, optimizer, ranks):
+    stepper = Stepper([("w", parameter)], optimizer, 4, ranks)
+    assert settings_of(stepper) == (optimizer.lr, optimizer.betas, optimizer.eps, optimizer.weight_decay)
+
+
 def test_eight_bits_take_the_same_settings(monkeypatch, parameter, optimizer, ranks):
     stand_in = ModuleType("bitsandbytes.optim")
     stand_in.AdamW8bit = torch.optim.AdamW
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", stand_in)
     stepper = Stepper([("w", parameter)], optimizer.model_copy(update={"kind": "adamw_8bit"}), 4, ranks)
-    group = stepper.optimizer.param_groups[0]
-    assert (group["initial_lr"], group["betas"], group["eps"]) == (optimizer.lr, optimizer.betas, optimizer.eps)
+    assert settings_of(stepper) == (optimizer.lr, optimizer.betas, optimizer.eps, optimizer.weight_decay)
 
 
 @pytest.fixture
