@@ -41,6 +41,18 @@ def test_fitting_changes_the_compensation_of_every_band_and_nothing_else(build):
     assert not changed(trainer.judges.discriminator, heads)
 
 
+def test_every_rate_ends_with_the_run(build):
+    """Each optimizer takes its own updates, and those of the student begin after the compensation's warm-up."""
+    trainer = build("cotraining", steps=10, fitting_steps=2, discriminator_warmup=0, compensation_warmup=1)
+    for step in range(10):
+        trainer.update(step)
+    updates = {"student": 3, "discriminator": 4, "compensation": 2 + 4}
+    for name, count in updates.items():
+        scheduler = getattr(trainer, f"{name}_stepper").scheduler
+        assert scheduler.last_epoch == count, name
+        assert scheduler.get_last_lr() == pytest.approx([0], abs=1e-12), name
+
+
 def test_fitting_ends_with_its_residuals(build):
     trainer = build("cotraining", fitting_steps=1)
     trainer.update(0)

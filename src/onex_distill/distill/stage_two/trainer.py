@@ -103,7 +103,7 @@ class AdversarialTrainer:
     def make_steppers(self) -> None:
         """The optimizers, with as many updates as the schedule has for each."""
         params, counts = self.params, self.schedule.counts
-        updates = counts[Phase.WARM_UP] + counts[Phase.GENERATOR]
+        updates = counts[Phase.GENERATOR]
         self.student_stepper = Stepper(self.adapted.named_parameters(), params.student, updates, self.ranks)
         self.discriminator_stepper: Stepper | None = None
         if self.judges.discriminator is not None:
