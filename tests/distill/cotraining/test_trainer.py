@@ -276,13 +276,19 @@ def test_student_and_compensation_are_clipped_by_the_norm_of_both(build, batch, 
     trainer = build("cotraining", adversarial_weight=0.0, compensation_warmup=0)
     clipped: list[Tensor] = []
     for stepper in (trainer.student_stepper, trainer.compensation_stepper):
-        stepper.clip_norm = 1e-3
+        stepper.clip_norm = 1e-5
         monkeypatch.setattr(stepper.optimizer, "step", lambda s=stepper: clipped.append(norm_of(s.parameters)))
     _, norms = trainer.update_generator(Phase.GENERATOR, batch, 2)
-    both = math.hypot(norms["student_grad_norm"], norms["compensation_grad_norm"])
-    assert both > 1e-3
+    equal = norms["student_grad_norm"] / norms["compensation_grad_norm"]  # or one would hardly differ from both
+    for parameter in trainer.compensation.parameters():
+        parameter.register_hook(lambda gradient: 2 * equal * gradient)
+    clipped.clear()
+    _, norms = trainer.update_generator(Phase.GENERATOR, batch, 2)
+    both = math.hypot(*norms.values())
+    assert norms["compensation_grad_norm"] == pytest.approx(2 * norms["student_grad_norm"], rel=1e-3)
+    assert min(norms.values()) > 1e-4
     found = sorted(norm.item() for norm in clipped)
-    assert found == pytest.approx([norm / both * 1e-3 for norm in sorted(norms.values())], rel=1e-2)
+    assert found == pytest.approx([norm / both * 1e-5 for norm in sorted(norms.values())], rel=1e-2)
 
 
 def norm_of(parameters: list[nn.Parameter]) -> Tensor:

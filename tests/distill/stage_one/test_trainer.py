@@ -16,6 +16,7 @@ from onex_distill.engine.run import Run
 from onex_distill.flow.conversions import renoise
 from onex_distill.flow.sigma_draws import Window
 from onex_distill.flow.sigmas import step_sigmas
+from onex_distill.losses.distribution_matching import distribution_matching_loss
 from onex_distill.models.sampling import sample_latents
 from onex_distill.models.velocity import predict_velocity
 from onex_distill.pretraining.architecture import build_transformer
@@ -141,6 +142,44 @@ def double_batch(batch):
     return type(batch)(batch.embeds.double(), batch.pooled.double())
 
 
+@torch.no_grad()
+def test_the_students_loss_compares_the_guided_teacher_with_the_fake_score(roles, prompts, empty, noise, window):
+    x, sigma, guided = 0.5 * noise, (window.upper + window.lower) / 2, [True, False, True]
+    scored = student_loss(roles, Matched(x, noise, window), prompts, sigma, torch.tensor(guided), 4.0, noise.flip(0))
+    x_sigma = renoise(x, window.lower, sigma, noise.flip(0))
+    real, fake = (predict_velocity(network, x_sigma, sigma, prompts) for network in (roles.teacher, roles.fake_score))
+    unconditional = predict_velocity(roles.teacher, x_sigma, sigma, empty.expand(3))
+    scale = torch.tensor([4.0 if is_guided else 1.0 for is_guided in guided])[:, None, None, None]
+    real = unconditional + scale * (real - unconditional)
+    back = (sigma - window.lower)[:, None, None, None]
+    x_real, x_fake = x_sigma - back * real, x_sigma - back * fake
+    torch.testing.assert_close(scored.loss, distribution_matching_loss(x, x_real, x_fake), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(scored.by_sample, (x_real - x_fake).abs().mean((1, 2, 3)), rtol=1e-3, atol=1e-6)
+
+
+def test_every_loss_has_draws_of_its_own_and_guidance_those_of_the_student(trainer, monkeypatch):
+    run = trainer(batch_size=8, guidance=GuidanceParams(scale=4.0, alpha=0.75, axis="u"))
+    seen: dict[str, tuple] = {}
+
+    def watch(name: str) -> None:
+        function = getattr(stage_one, name)
+        monkeypatch.setattr(stage_one, name, lambda *args: seen.update({name: args}) or function(*args))
+
+    watch("fake_score_loss")
+    watch("student_loss")
+    run.update(0)
+    drawn = run.draws.draw(0)
+    *_, sigma, fresh = seen["fake_score_loss"]
+    assert torch.equal(sigma, drawn.fake_sigma)
+    assert torch.equal(fresh, drawn.fake_noise)
+    *_, sigma, guided, scale, fresh = seen["student_loss"]
+    assert torch.equal(sigma, drawn.sigma)
+    assert torch.equal(fresh, drawn.student_noise)
+    assert scale == 4.0
+    assert torch.equal(guided, drawn.sigma <= 0.9 + 1e-6)  # the sigma of a u of 0.75
+    assert len(set(guided.tolist())) == 2
+
+
 def test_nothing_is_left_to_learn_when_both_scores_agree(roles, prompts, noise, window):
     roles.fake_score.load_state_dict(roles.teacher.state_dict())
     roles, prompts = in_float64(roles, prompts)
@@ -257,6 +296,8 @@ def test_the_student_waits_for_the_fake_score(trainer):
     assert moves == [False, False, True, False, False, True, False]
     assert [("student_loss" in columns) for columns in values] == moves
     assert run.student_stepper.scheduler.last_epoch == run.params.student_updates == 2
+    for stepper in (run.student_stepper, run.fake_stepper):  # the cosine ends with the run
+        assert stepper.scheduler.get_last_lr() == pytest.approx([0], abs=1e-12)
 
 
 def test_without_an_average_the_student_itself_is_saved(tmp_path, jobs, trainer):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn.utils.parametrize import is_parametrized
 
 from onex_distill.distill.stage_two.discriminator import BlurPool, Discriminator, frozen
 from onex_distill.engine.randomness import seeded
@@ -50,6 +51,17 @@ def test_the_state_alone_restores_the_logits(discriminator, recogniser):
     other.load_state_dict(discriminator.state_dict())
     for a, b in zip(other(images), discriminator(images), strict=True):
         assert torch.equal(a, b)
+
+
+@torch.no_grad()
+def test_refining_brings_every_layer_to_a_spectral_norm_of_one(discriminator):
+    layers = [layer for layer in discriminator.modules() if is_parametrized(layer)]
+    for layer in layers:
+        layer.parametrizations.weight.original.mul_(3)
+    for _ in range(100):
+        discriminator.refine_norms()
+    norms = [float(torch.linalg.matrix_norm(layer.weight.flatten(1), 2)) for layer in layers]
+    assert norms == pytest.approx([1.0] * 6, rel=1e-2)
 
 
 def test_gradient_reaches_the_images_through_every_level(discriminator):
