@@ -55,7 +55,8 @@ def test_losses_are_a_line_each(tmp_path):
         pd.DataFrame({"step": [1, 2], "student_loss": [0.5, 0.25], "fake_score_loss": [1.0, None], "lr": [1, 1]})
     )
     traces = {trace["name"]: trace for trace in dataset.preview()["data"]}
-    assert set(traces) == {"student_loss", "fake_score_loss"}
+    points = {name: list(zip(trace["x"], trace["y"], strict=True)) for name, trace in traces.items()}
+    assert points == {"student_loss": [(1, 0.5), (2, 0.25)], "fake_score_loss": [(1, 1.0)]}
     assert dataset.preview()["layout"]["title"]["text"] == "Losses"
 
 

@@ -65,9 +65,9 @@ def test_rows_may_come_in_any_container(on_disk, kind):
 
 
 def test_a_row_that_is_not_there_is_an_error_and_not_another_row(on_disk):
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=f"rows {ROWS} to {ROWS} "):
         on_disk.read("latent", [ROWS])
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="rows -1 to -1 "):
         on_disk.read("latent", [-1])
 
 
