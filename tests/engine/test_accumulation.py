@@ -32,7 +32,9 @@ def gradient(rows: torch.Tensor, size: int | None, ranks: int) -> tuple[torch.Te
     return weight.grad / ranks, means
 
 
-@pytest.mark.parametrize(("ranks", "size"), [(1, None), (1, 1), (1, 4), (2, None), (2, 3), (3, 2), (4, 1)])
+@pytest.mark.parametrize(
+    ("ranks", "size"), [(1, None), (1, 1), (1, 4), (1, 5), (2, None), (2, 3), (2, 4), (3, 2), (4, 1)]
+)
 def test_gradients_and_means_are_the_whole_batchs(ranks, size):
     rows = torch.randn(12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     found, means = gradient(rows, size, ranks)

@@ -193,7 +193,7 @@ def test_a_stopped_sampling_keeps_its_batches(jobs, inputs, tmp_path, counted, a
 def test_batches_of_other_settings_are_not_kept(jobs, inputs, tmp_path, counted, assert_same_result, caplog):
     whole = launch(jobs("sampling", tmp_path / "whole", batch_size=1, num_inference_steps=1))
     counted.batches, counted.stop_in = 0, tmp_path / "parts"
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted, match="parts was stopped; 2 of 5 batches are kept"):
         launch(jobs("sampling", tmp_path / "parts", batch_size=1))
     counted.batches, counted.stop_in = 0, None
     with caplog.at_level(logging.WARNING):
