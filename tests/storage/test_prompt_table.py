@@ -215,7 +215,7 @@ def test_the_last_of_a_million_captions_is_checked_too():
     texts = ["a red circle"] * (rows - 1)
     with pytest.raises(ValueError, match="caption id 'id-5' occurs more than once"):
         build_prompt_table(captions(*texts, "a blue square", id=[*ids, "id-5"]))
-    with pytest.raises(ValueError, match="caption 1000000 has no letters"):
+    with pytest.raises(ValueError, match="caption 1000000 is empty"):
         build_prompt_table(captions(*texts, "", id=[*ids, "last"]))
 
 
