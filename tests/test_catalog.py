@@ -116,10 +116,15 @@ def test_a_save_that_fails_at_its_end_leaves_what_was_there(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "kind", ["json.JSONDataset", "onex_distill.datasets.DocumentDataset", "onex_distill.datasets.CsvTableDataset"]
+    ("kind", "message"),
+    [
+        ("json.JSONDataset", "Failing is not JSON serializable"),
+        ("onex_distill.datasets.DocumentDataset", "must be str, not Failing"),
+        ("onex_distill.datasets.CsvTableDataset", "no attribute 'to_csv'"),
+    ],
 )
-def test_data_that_cannot_be_written_leaves_no_empty_version(tmp_path, kind):
-    with pytest.raises((DatasetError, OSError, AttributeError, TypeError)):
+def test_data_that_cannot_be_written_leaves_no_empty_version(tmp_path, kind, message):
+    with pytest.raises((DatasetError, OSError, AttributeError, TypeError), match=message):
         catalog_of(tmp_path, kind, NOW).save("data", Failing())
     assert files(tmp_path) == {}
     assert not catalog_of(tmp_path, kind, NOW)["data"].exists()
