@@ -11,8 +11,12 @@ from torch import Tensor
 from onex_distill.evaluation.measures import measure
 from onex_distill.evaluation.scored import ConfidenceParams, MetricParams, Scored
 from onex_distill.evaluation.tables import comparison_table, prompt_table, require_same_identity, wide_table
-from onex_distill.metrics.distances import frechet_distance
-from onex_distill.metrics.frechet import frechet_at_infinity
+from onex_distill.metrics.confidence import jackknife_deviation, prompt_groups, t_interval, t_p_value
+from onex_distill.metrics.distances import diversity, frechet_distance
+from onex_distill.metrics.frechet import frechet_at_infinity, trace_frechet_distance
+from onex_distill.metrics.kernels import cmmd, kid
+from onex_distill.metrics.manifolds import density_coverage, precision_recall
+from onex_distill.metrics.vendi import vendi_score
 from onex_distill.storage.tensor_table import TensorTable
 
 CONFIDENCE = ConfidenceParams(level=0.95, draws=400, groups=8, seed=0)
@@ -88,6 +92,88 @@ def test_distances_are_clean_fids_and_the_reference_has_none(make):
     assert table.loc["other", "low"] < table.loc["other", "value"] < table.loc["other", "high"]
     assert math.isnan(table.loc["teacher", "value"])
     assert table.loc["teacher", "reason"] == "distances are to these images"
+
+
+PROMPT_OF = torch.arange(PROMPTS).repeat_interleave(EACH)
+GROUP_OF = prompt_groups(PROMPT_OF, CONFIDENCE.groups, CONFIDENCE.seed)
+OWN, OTHER = 1.3 * drawn(1, 0.5), drawn(0)  # of the set that is measured, and of the reference
+
+
+@pytest.fixture
+def measured(make):
+    """``measured(metric)``: its columns for a set of features ``OWN`` beside a reference of ``OTHER``."""
+    teacher, own = make("teacher", {"rows": OTHER}), make("own", {"rows": OWN})
+
+    def run(metric: str) -> pd.DataFrame:
+        return measure(metric, [own], teacher, params("net.rows"), CONFIDENCE).set_index("metric")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("kid", {"kid": kid(OWN, OTHER, 0)}),
+        ("cmmd", {"cmmd": cmmd(OWN, OTHER)}),
+        ("precision_recall", dict(zip(("precision", "recall"), precision_recall(OWN, OTHER, 3), strict=True))),
+        ("density_coverage", dict(zip(("density", "coverage"), density_coverage(OWN, OTHER, 3), strict=True))),
+        ("vendi", {"vendi": vendi_score(OWN)}),
+        ("diversity", {"diversity": diversity(OWN, PROMPT_OF)}),
+    ],
+)
+def test_a_set_is_measured_by_the_function_of_its_metric(measured, metric, expected):
+    table = measured(metric)
+    assert table["value"].to_dict() == pytest.approx(expected, rel=1e-5)
+    assert (table["low"] < table["value"]).all()
+    assert (table["high"] > table["value"]).all()
+
+
+@pytest.mark.parametrize(
+    ("metric", "columns"),
+    [
+        ("fid", {"fid": trace_frechet_distance}),
+        ("fd_infinity", {"fd_infinity": lambda own, other: frechet_at_infinity(own, other, 0)}),
+        (
+            "density_coverage",
+            {
+                "density": lambda own, other: density_coverage(own, other, 3)[0],
+                "coverage": lambda own, other: density_coverage(own, other, 3)[1],
+            },
+        ),
+        ("vendi", {"vendi": lambda own, other: vendi_score(own)}),
+    ],
+)
+def test_a_jackknife_leaves_the_prompts_of_a_group_out_of_both_sets(measured, metric, columns):
+    table = measured(metric)
+    for column, function in columns.items():
+        kept = [group != GROUP_OF for group in range(CONFIDENCE.groups)]
+        units = [function(OWN[left], OTHER[left]) for left in kept]
+        assert table.loc[column, "units"] == pytest.approx(units, rel=1e-5)
+        deviation = jackknife_deviation(torch.tensor(units, dtype=torch.float64))
+        low, high = t_interval(table.loc[column, "value"], deviation, CONFIDENCE.groups, CONFIDENCE.level)
+        assert (table.loc[column, "low"], table.loc[column, "high"]) == pytest.approx((max(low, 0), high), rel=1e-4)
+
+
+@pytest.mark.parametrize(("metric", "function"), [("kid", lambda x, y: kid(x, y, 0)), ("cmmd", cmmd)])
+def test_kernel_distances_are_also_measured_between_blocks_of_the_same_prompts(measured, metric, function):
+    blocks = [group == GROUP_OF for group in range(CONFIDENCE.groups)]
+    units = [function(OWN[block], OTHER[block]) for block in blocks]
+    assert measured(metric).loc[metric, "units"] == pytest.approx(units, rel=1e-4)
+
+
+def test_distances_are_compared_by_their_paired_jackknife_and_holm(make):
+    teacher, first = make("teacher", {"rows": OTHER}), make("first", {"rows": OWN})
+    second = make("second", {"rows": drawn(2, 0.4)})
+    found = [measure(m, [first, second], teacher, params("net.rows"), CONFIDENCE) for m in ("fid", "vendi")]
+    table = comparison_table(pd.concat(found, ignore_index=True), CONFIDENCE).set_index("metric")
+    for metric, rows in zip(("fid", "vendi"), found, strict=True):
+        row, values, units = table.loc[metric], rows["value"], torch.tensor(rows["units"].tolist())
+        difference, deviation = values[0] - values[1], jackknife_deviation(units[0] - units[1])
+        low, high = t_interval(difference, deviation, CONFIDENCE.groups, CONFIDENCE.level)
+        assert (row["difference"], row["low"], row["high"]) == pytest.approx((difference, low, high), rel=1e-4)
+        assert row["p_value"] == pytest.approx(t_p_value(difference, deviation, CONFIDENCE.groups), rel=1e-3)
+    smaller, larger = sorted(table["p_value"])
+    assert sorted(table["p_holm"]) == pytest.approx([min(2 * smaller, 1), min(max(2 * smaller, larger), 1)])
 
 
 def test_a_missing_network_leaves_its_cell_empty_and_the_rest_is_made(make):
