@@ -52,7 +52,11 @@ def test_folders_and_pipelines_are_rows_of_one_table(folders, run_pipeline, stor
     assert (table["alignment_low"] <= table["alignment"]).all()
     assert table["saturation"].notna().all()
     comparisons = pd.read_csv(newest(tmp_path / "data", "08_reporting/score_comparisons.csv"))
-    assert comparisons["reason"].str.contains("prompt_list differs|images differs|distances are").any()
+    assert comparisons["difference"].isna().all()  # of other captions, or of the reference with itself
+    to_reference = (comparisons["metric"] == "fid") & (comparisons["method_a"] == "many")
+    assert (comparisons.loc[to_reference, "reason"] == "distances are to these images").all()
+    assert comparisons.loc[~to_reference, "reason"].str.startswith("prompt_list differs: ").all()
+    assert (to_reference.sum(), len(comparisons) % 3) == (2, 0)  # of three pairs for every metric
 
 
 def test_a_students_export_is_a_row_beside_its_teacher(run_pipeline, tiny_teacher, stored_teacher, tmp_path):
