@@ -10,10 +10,14 @@ from onex_distill.evaluation.params import MethodParams
 from onex_distill.models.teacher import TeacherFolder
 
 
-@pytest.mark.parametrize(("steps", "guidance_scale", "evaluations"), [(1, 1.0, 1), (2, 1.0, 2), (2, 4.0, 4)])
-def test_gflops_are_those_of_the_evaluations(stored_teacher, prompt_tables, steps, guidance_scale, evaluations):
+@pytest.mark.parametrize(
+    ("steps", "guidance_scale", "alpha", "evaluations"),
+    [(1, 1.0, 1.0, 1), (2, 1.0, 1.0, 2), (2, 4.0, 1.0, 4), (2, 4.0, 0.75, 3), (2, 4.0, 0.74, 2), (4, 4.0, 0.9, 7)],
+)
+def test_gflops_are_those_of_the_evaluations(stored_teacher, prompt_tables, steps, guidance_scale, alpha, evaluations):
+    """Levels of two steps are 1 and 0.75, of four 1, 0.9, 0.75 and 0.5."""
     teacher = TeacherFolder(path=stored_teacher).check()
-    method = MethodParams(name="one", steps=steps, guidance_scale=guidance_scale, alpha=1.0, nfe=None)
+    method = MethodParams(name="one", steps=steps, guidance_scale=guidance_scale, alpha=alpha, nfe=None)
     embeddings = prompt_tables.prompts
     cost = cost_of(teacher.transformer, method, teacher.shift, embeddings)
     network = teacher.transformer.load()
