@@ -55,6 +55,10 @@ def test_permutation_of_few_prompts_is_that_of_all_signs():
     assert confidence.sign_flip_p_value(torch.zeros(5), 100, 1) == 1
 
 
+def test_no_permutation_is_surer_than_its_draws_allow():
+    assert confidence.sign_flip_p_value(torch.ones(40), 99, 0) == pytest.approx(1 / 100)  # the observed signs alone
+
+
 def test_holm_multiplies_by_what_is_left_and_never_falls():
     adjusted = confidence.holm([0.01, 0.04, math.nan, 0.03, 0.005])
     assert adjusted[:2] == pytest.approx([0.03, 0.06])

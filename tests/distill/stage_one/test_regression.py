@@ -65,7 +65,7 @@ def conditions(inputs):
 def trajectories(conditions, stage_one_params, compute, tmp_path):
     """``trajectories(**changes)`` is the table that the teacher's six steps give a student of two."""
 
-    def sample(**changes):
+    def sample(conditions=conditions, **changes):
         params = stage_one_params.model_copy(update={"regression": PARAMS, **changes})
         job = TrajectoriesJob(
             folder=tmp_path / "run",
@@ -95,10 +95,14 @@ def test_trajectories_are_the_guided_teachers_at_the_students_levels(trajectorie
     torch.testing.assert_close(paths[:, 2], sample_latents(network, noise, levels, captions, guided))
 
 
-def test_trajectories_are_of_training_captions(trajectories, conditions):
-    table = trajectories()
+def test_trajectories_are_of_training_captions(trajectories, conditions, tmp_path):
+    embeddings = conditions.embeddings.open()
+    index = embeddings.index.assign(split=["heldout", "train", "reference", "train"])
+    columns = {name: embeddings.column(name) for name in embeddings.names}
+    split = TensorTable.write(tmp_path / "split", index, columns).handle
+    table = trajectories(conditions.model_copy(update={"embeddings": split}))
     assert len(table) == PARAMS.trajectories
-    assert set(table.index["prompt_row"]) <= set(conditions.embeddings.open().rows_where("split", "train"))
+    assert set(table.index["prompt_row"]) == {1, 3}
     assert list(table.index["noise_seed"]) == list(range(PARAMS.seed, PARAMS.seed + PARAMS.trajectories))
 
 

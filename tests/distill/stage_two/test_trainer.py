@@ -80,6 +80,14 @@ def test_the_heads_updates_alone_refine_their_spectral_norms(build, batch):
     assert not all(map(torch.equal, norms(), before))
 
 
+def test_noise_is_new_in_every_step_and_the_same_for_rows_alone(build):
+    trainer, images = build("stage_two"), torch.zeros(3, 3, 8, 8)
+    noise = trainer.noise_like(images, 5, "penalty noise", slice(0, 3))
+    assert torch.equal(trainer.noise_like(images[1:], 5, "penalty noise", slice(1, 3)), noise[1:])
+    for step, purpose in ((6, "penalty noise"), (5, "other noise")):
+        assert not torch.equal(trainer.noise_like(images, step, purpose, slice(0, 3)), noise)
+
+
 def test_without_a_cache_the_output_loss_starts_at_zero(build, batch):
     trainer = build("stage_two", output_weight=0.5)
     means, _ = trainer.update_generator(Phase.GENERATOR, batch, 2)
@@ -152,6 +160,13 @@ def test_a_step_is_described_by_its_seed_and_rows(build):
 def test_a_generator_without_any_loss_is_refused(jobs, tmp_path):
     with pytest.raises(ValueError, match="every weight of the generator's losses is zero"):
         jobs("stage_two", tmp_path, adversarial_weight=0.0)
+
+
+def test_online_references_are_made_in_the_reference_generators_own_steps(jobs, ranks, tmp_path, with_reference_split):
+    job = jobs("stage_two", tmp_path, embeddings=with_reference_split, num_inference_steps=2)
+    params = job.params.model_copy(update={"references": "online"})
+    references = trainer_of(job.model_copy(update={"params": params}), ranks).references
+    torch.testing.assert_close(references.levels, step_sigmas(4, SHIFT))
 
 
 def built(trainer: AdversarialTrainer) -> set[str]:
