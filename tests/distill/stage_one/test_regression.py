@@ -97,12 +97,12 @@ def test_trajectories_are_the_guided_teachers_at_the_students_levels(trajectorie
 
 def test_trajectories_are_of_training_captions(trajectories, conditions, tmp_path):
     embeddings = conditions.embeddings.open()
-    index = embeddings.index.assign(split=["heldout", "train", "reference", "train"])
+    index = embeddings.index.assign(split=["train", "heldout", "train", "reference"])
     columns = {name: embeddings.column(name) for name in embeddings.names}
     split = TensorTable.write(tmp_path / "split", index, columns).handle
     table = trajectories(conditions.model_copy(update={"embeddings": split}))
     assert len(table) == PARAMS.trajectories
-    assert set(table.index["prompt_row"]) == {1, 3}
+    assert set(table.index["prompt_row"]) == {0, 2}
     assert list(table.index["noise_seed"]) == list(range(PARAMS.seed, PARAMS.seed + PARAMS.trajectories))
 
 
