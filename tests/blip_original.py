@@ -4,12 +4,15 @@ Shapes: N images, L tokens, D width.
 """
 
 import torch
+from torch import Tensor
 from torch.nn.functional import conv2d, gelu, layer_norm, softmax
 
 HEAD_WIDTH = 64
 
+State = dict[str, Tensor]
 
-def reward(state, pixels, tokens, mask):
+
+def reward(state: State, pixels: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
     """(N,) for standardised pixels (N, 3, S, S), tokens int (N, L) and their mask (N, L)."""
     state = {name: value.double() for name, value in state.items()}
     seen = _vision(state, pixels.double())
@@ -19,7 +22,7 @@ def reward(state, pixels, tokens, mask):
     return (first[:, 0] - 0.16717362830052426) / 1.0333394966054072
 
 
-def _vision(state, pixels):
+def _vision(state: State, pixels: Tensor) -> Tensor:
     stem = "blip.visual_encoder"
     weight = state[f"{stem}.patch_embed.proj.weight"]
     x = (
@@ -39,7 +42,7 @@ def _vision(state, pixels):
     return _norm(state, f"{stem}.norm", x, 1e-6)
 
 
-def _text(state, tokens, mask, seen):
+def _text(state: State, tokens: Tensor, mask: Tensor, seen: Tensor) -> Tensor:
     stem = "blip.text_encoder"
     words = state[f"{stem}.embeddings.word_embeddings.weight"][tokens]
     places = state[f"{stem}.embeddings.position_embeddings.weight"][: tokens.shape[1]]
@@ -53,14 +56,14 @@ def _text(state, tokens, mask, seen):
     return x
 
 
-def _read(state, name, x, source, mask):
+def _read(state: State, name: str, x: Tensor, source: Tensor, mask: Tensor) -> Tensor:
     queries = _linear(state, f"{name}.self.query", x)
     keys, values = (_linear(state, f"{name}.self.{part}", source) for part in ("key", "value"))
     attended = _linear(state, f"{name}.output.dense", _attend(queries, keys, values, mask))
     return _norm(state, f"{name}.output.LayerNorm", attended + x, 1e-12)
 
 
-def _attend(queries, keys, values, mask=None):
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
     heads = [part.unflatten(-1, (-1, HEAD_WIDTH)).transpose(1, 2) for part in (queries, keys, values)]
     logits = heads[0] @ heads[1].transpose(-1, -2) / HEAD_WIDTH**0.5
     if mask is not None:
@@ -68,27 +71,27 @@ def _attend(queries, keys, values, mask=None):
     return (softmax(logits, -1) @ heads[2]).transpose(1, 2).flatten(2)
 
 
-def _linear(state, name, x):
+def _linear(state: State, name: str, x: Tensor) -> Tensor:
     return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
 
 
-def _norm(state, name, x, eps):
+def _norm(state: State, name: str, x: Tensor, eps: float) -> Tensor:
     return layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], eps)
 
 
-def random_state(words, vision_width=128, text_width=128):
+def random_state(words: int, vision_width: int = 128, text_width: int = 128) -> State:
     """A tiny checkpoint with all names of ImageReward.pt."""
     generator = torch.Generator().manual_seed(7)
-    state = {}
+    state: State = {}
 
-    def add(name, *shape, scale=None):
+    def add(name: str, *shape: int, scale: float | None = None) -> None:
         state[name] = torch.randn(shape, generator=generator) * (scale or shape[-1] ** -0.5)
 
-    def linear(name, width_in, width_out):
+    def linear(name: str, width_in: int, width_out: int) -> None:
         add(f"{name}.weight", width_out, width_in)
         add(f"{name}.bias", width_out, scale=0.1)
 
-    def norm(name, width):
+    def norm(name: str, width: int) -> None:
         add(f"{name}.weight", width, scale=0.1)
         state[f"{name}.weight"] += 1
         add(f"{name}.bias", width, scale=0.1)

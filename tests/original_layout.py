@@ -49,9 +49,9 @@ def original_transformer(state: dict[str, Tensor]) -> dict[str, Tensor]:
                 made[f"{target}{stream}.attn.qkv.{kind}"] = torch.cat(parts)
         for ours, theirs in INSIDE.items():
             for kind in ("weight", "bias"):
-                if (value := state.get(f"{prefix}{ours}.{kind}")) is not None:
+                if (name := f"{prefix}{ours}.{kind}") in state:
                     swap = block == blocks - 1 and ours == "norm1_context.linear"
-                    made[f"{target}{theirs}.{kind}"] = _swapped(value) if swap else value
+                    made[f"{target}{theirs}.{kind}"] = _swapped(state[name]) if swap else state[name]
     return made
 
 

@@ -8,6 +8,7 @@ tokenizer.json, weights in shards with an index, and a variant in half precision
 import json
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
@@ -20,7 +21,7 @@ from published_models import PublishedModel, write_configs
 
 CLIP_WIDTH, T5_WIDTH, HEADS, HEAD_WIDTH, LATENT_SIZE = 8, 16, 2, 8, 8
 SHARD = "100KB"
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "transformer/config.json": {
         "attention_head_dim": HEAD_WIDTH,
         "num_attention_heads": HEADS,
@@ -95,7 +96,8 @@ def _write_tokenizers(folder: Path, words: list[str]) -> list[int]:
     backend: Tokenizer = t5.backend_tokenizer
     backend.add_special_tokens([f"<extra_id_{i}>" for i in reversed(range(100))])
     backend.save(str(folder / "tokenizer_3/tokenizer.json"))
-    added = {str(32000 + i): backend.token_to_id(f"<extra_id_{99 - i}>") for i in range(100)}
+    vocabulary = backend.get_vocab()
+    added = {str(32000 + i): vocabulary[f"<extra_id_{99 - i}>"] for i in range(100)}
     _renumber(folder / "tokenizer_3/tokenizer_config.json", {"0": 0, "1": 1, "2": 2, **added})
     return [len(model["vocab"]), len(model["vocab"]), backend.get_vocab_size()]
 
@@ -105,10 +107,10 @@ def _renumber(path: Path, ids: dict[str, int]) -> None:
     _change(path, {"added_tokens_decoder": {str(ids[number]): token for number, token in added.items()}})
 
 
-def _change(path: Path, changes: dict[str, object]) -> None:
+def _change(path: Path, changes: dict[str, Any]) -> None:
     path.write_text(json.dumps(_json(path) | changes, indent=2))
 
 
-def _json(path: Path) -> dict[str, object]:
-    content: dict[str, object] = json.loads(path.read_text())
+def _json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
     return content

@@ -261,90 +261,126 @@ def jobs(
 
     It is looked for in the job, then in its compute settings, its parameters and the groups inside them.
     """
-    base = {"seed": 3, "batch_size": 4, "micro_batch_size": None, "loop": loop, "optimizer": optimizer}
-    flow = {"caption_dropout": 0.5, "sigma_mean": 0.0, "sigma_std": 1.0, "sigma_shift": 2.0, "ema_decay": 0.5}
-    prompts = {"embeddings": inputs.embeddings, "empty": inputs.empty, "shift": 3.0}
-    stage_one = {
-        "teacher": inputs.teacher.transformer,
-        "autoencoder": inputs.teacher.autoencoder,
-        "validation": inputs.validation,
-        "real_latents": None,
-        "trajectories": None,
-    }
-    adversarial = {
-        "student": inputs.teacher.transformer,
-        "autoencoder": inputs.teacher.autoencoder,
-        "recogniser": inputs.recogniser,
-        "reference_generator": inputs.teacher.transformer,
-        "reference_steps": 4,
-        "shift": 3.0,
-        "embeddings": inputs.embeddings,
-        "references": inputs.references,
-    }
-    kinds: dict[str, tuple[type[Job], dict[str, Any]]] = {
-        "stage_one": (StageOneJob, {**stage_one, **prompts, "params": stage_one_params}),
-        "stage_two": (AdversarialJob, {**adversarial, "params": adversarial_params}),
-        "cotraining": (CotrainingJob, {**adversarial, "params": cotraining_params}),
-        "dial": (CotrainingJob, {**adversarial, "params": dial_params}),
-        "reader": (
-            pretraining.ReaderJob,
-            {"params": pretraining.ReaderParams(**base, channels=(8, 8), feature_dim=8, pixel_noise=0.1)},
+
+    def adversarial(kind: type[AdversarialJob], params: AdversarialParams, folder: Path) -> AdversarialJob:
+        return kind(
+            folder=folder,
+            compute=compute,
+            student=inputs.teacher.transformer,
+            autoencoder=inputs.teacher.autoencoder,
+            recogniser=inputs.recogniser,
+            reference_generator=inputs.teacher.transformer,
+            reference_steps=4,
+            shift=3.0,
+            embeddings=inputs.embeddings,
+            references=inputs.references,
+            params=params,
+        )
+
+    kinds: dict[str, Callable[[Path], Job]] = {
+        "stage_one": lambda folder: StageOneJob(
+            folder=folder,
+            compute=compute,
+            teacher=inputs.teacher.transformer,
+            autoencoder=inputs.teacher.autoencoder,
+            shift=3.0,
+            embeddings=inputs.embeddings,
+            empty=inputs.empty,
+            validation=inputs.validation,
+            real_latents=None,
+            trajectories=None,
+            params=stage_one_params,
         ),
-        "autoencoder": (
-            pretraining.AutoencoderJob,
-            {
-                "architecture": architecture,
-                "params": pretraining.AutoencoderParams(**base, kl_weight=1e-6, edge_weight=0.5, bf16=False),
-            },
+        "stage_two": lambda folder: adversarial(AdversarialJob, adversarial_params, folder),
+        "cotraining": lambda folder: adversarial(CotrainingJob, cotraining_params, folder),
+        "dial": lambda folder: adversarial(CotrainingJob, dial_params, folder),
+        "reader": lambda folder: pretraining.ReaderJob(
+            folder=folder,
+            compute=compute,
+            params=pretraining.ReaderParams(
+                seed=3,
+                batch_size=4,
+                micro_batch_size=None,
+                loop=loop,
+                optimizer=optimizer,
+                channels=(8, 8),
+                feature_dim=8,
+                pixel_noise=0.1,
+            ),
         ),
-        "text_encoders": (
-            pretraining.TextEncodersJob,
-            {
-                "captions": inputs.captions,
-                "architecture": architecture,
-                "params": pretraining.PretrainingParams(**base),
-            },
+        "autoencoder": lambda folder: pretraining.AutoencoderJob(
+            folder=folder,
+            compute=compute,
+            architecture=architecture,
+            params=pretraining.AutoencoderParams(
+                seed=3,
+                batch_size=4,
+                micro_batch_size=None,
+                loop=loop,
+                optimizer=optimizer,
+                kl_weight=1e-6,
+                edge_weight=0.5,
+                bf16=False,
+            ),
         ),
-        "transformer": (
-            pretraining.TransformerJob,
-            {
-                "latents": inputs.latents,
-                "text_components": inputs.text_components,
-                "architecture": architecture,
-                "params": pretraining.FlowParams(**base, **flow),
-            },
+        "text_encoders": lambda folder: pretraining.TextEncodersJob(
+            folder=folder,
+            compute=compute,
+            captions=inputs.captions,
+            architecture=architecture,
+            params=pretraining.PretrainingParams(
+                seed=3, batch_size=4, micro_batch_size=None, loop=loop, optimizer=optimizer
+            ),
         ),
-        "embedding": (
-            EmbeddingJob,
-            {
-                "teacher": inputs.teacher,
-                "prompts": inputs.captions,
-                "max_sequence_length": architecture.max_tokens,
-                "dtype": "fp32",
-                "batch_size": 8,
-            },
+        "transformer": lambda folder: pretraining.TransformerJob(
+            folder=folder,
+            compute=compute,
+            latents=inputs.latents,
+            text_components=inputs.text_components,
+            architecture=architecture,
+            params=pretraining.FlowParams(
+                seed=3,
+                batch_size=4,
+                micro_batch_size=None,
+                loop=loop,
+                optimizer=optimizer,
+                caption_dropout=0.5,
+                sigma_mean=0.0,
+                sigma_std=1.0,
+                sigma_shift=2.0,
+                ema_decay=0.5,
+            ),
         ),
-        "sampling": (
-            SamplingJob,
-            {
-                "transformer": inputs.teacher.transformer,
-                "compensation": None,
-                "bands": (),
-                "autoencoder": None,
-                **prompts,
-                "plan": inputs.plan,
-                "num_inference_steps": 2,
-                "guidance_scale": 1.0,
-                "alpha": 1.0,
-                "batch_size": 2,
-            },
+        "embedding": lambda folder: EmbeddingJob(
+            folder=folder,
+            compute=compute,
+            teacher=inputs.teacher,
+            prompts=inputs.captions,
+            max_sequence_length=architecture.max_tokens,
+            dtype="fp32",
+            batch_size=8,
+        ),
+        "sampling": lambda folder: SamplingJob(
+            folder=folder,
+            compute=compute,
+            transformer=inputs.teacher.transformer,
+            compensation=None,
+            bands=(),
+            autoencoder=None,
+            embeddings=inputs.embeddings,
+            empty=inputs.empty,
+            plan=inputs.plan,
+            shift=3.0,
+            num_inference_steps=2,
+            guidance_scale=1.0,
+            alpha=1.0,
+            batch_size=2,
         ),
     }
 
     def make(name: str, folder: Path, **changes: Any) -> Job:
-        kind, fields = kinds[name]
         left = dict(changes)
-        job = _changed(kind(folder=folder, compute=compute, **fields), left)
+        job: Job = _changed(kinds[name](folder), left)
         assert not left, f"nothing in the job {name} is called {sorted(left)}"
         return job
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from onex_distill.distill.stage_two.job import AdversarialJob
 from onex_distill.distill.stage_two.references import Batch
 from onex_distill.distill.stage_two.trainer import AdversarialTrainer
 from onex_distill.engine.job import Job
@@ -28,7 +29,9 @@ def build(jobs: Callable[..., Job], ranks: Ranks, tmp_path: Path) -> Build:
     """
 
     def make(name: str, **changes: Any) -> AdversarialTrainer:
-        return trainer_of(jobs(name, tmp_path, **{"discriminator_warmup": 1, "steps": 6} | changes), ranks)
+        job = jobs(name, tmp_path, **{"discriminator_warmup": 1, "steps": 6} | changes)
+        assert isinstance(job, AdversarialJob)
+        return trainer_of(job, ranks)
 
     return make
 

@@ -18,7 +18,8 @@ def run_pipeline() -> Callable[..., Any]:
     bootstrap_project(PROJECT)
 
     def run(name: str, params: dict[str, Any], env: str = "test", **filters: Any) -> Any:
-        with KedroSession.create(project_path=PROJECT, env=env, runtime_params=params) as session:
+        session = KedroSession.create(project_path=PROJECT, env=env, runtime_params=params)
+        with session:
             return session.run(pipeline_names=[name], **filters)
 
     return run
@@ -28,7 +29,8 @@ def run_pipeline() -> Callable[..., Any]:
 def foreign(run_pipeline: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> dict[Path, bytes]:
     """Files of a user beside and inside the place of every output and every run folder of every pipeline."""
     data = tmp_path_factory.mktemp("distilled")
-    with KedroSession.create(project_path=PROJECT, env="test", runtime_params={"data": str(data)}) as session:
+    session = KedroSession.create(project_path=PROJECT, env="test", runtime_params={"data": str(data)})
+    with session:
         catalog = session.load_context().catalog
     folders = set()
     for pipeline in pipelines.values():
