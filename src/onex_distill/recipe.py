@@ -10,6 +10,7 @@ Files that hold nothing but names with a leading underscore (``catalog_paths.yml
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,23 @@ Files = dict[Path, Any]
 
 
 class RecipeConfigLoader(CheckedConfigLoader):
-    """The reader of conf with ``extends`` and ``like``."""
+    """The reader of conf with ``extends`` and ``like``. Parameters, which hooks and context ask for, are read once."""
+
+    _parameters: dict[str, Any] | None = None
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         """A kind of configuration, merged. Raises ValueError for a circle of ``extends`` or ``like``, or a bad name."""
-        config: dict[str, Any] = super().__getitem__(key)
-        return resolve_likes(config) if key == "parameters" else config
+        if key != "parameters":
+            config: dict[str, Any] = super().__getitem__(key)
+            return config
+        if self._parameters is None:
+            self._parameters = resolve_likes(super().__getitem__(key))
+        return deepcopy(self._parameters)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key == "parameters":
+            self._parameters = None
+        super().__setitem__(key, value)
 
     def _read_raw_config(self, key: str) -> tuple[Files, Files, str, str, set[Path]]:
         base, own, base_path, env_path, processed = super()._read_raw_config(key)
