@@ -104,7 +104,3 @@ def main(paths: list[Path]) -> None:
         ranks = Ranks(job.compute)
         write(path.parent / f"gradients-{ranks.index}.json", first_updates(job, ranks))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main([Path(path) for path in sys.argv[1:]])

@@ -1,6 +1,7 @@
 """What several tests share and is no fixture."""
 
-import sys
+import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ from onex_distill.models.noise import latent_shape
 from onex_distill.storage.tensor_table import TableFolder, TensorTable
 
 PROJECT = Path(__file__).parents[1]
+IMPORTED_ONCE = [
+    "onex_distill.distill.cotraining.job",
+    "onex_distill.distill.stage_one.trainer",
+    "onex_distill.evaluation.jobs",
+    "onex_distill.pretraining.training",
+]
 
 
 def newest(data: Path, path: str) -> Path:
@@ -92,8 +99,9 @@ def trainer_of(job: AdversarialJob, ranks: Ranks) -> AdversarialTrainer:
     return CotrainingTrainer(job, ranks) if isinstance(job, CotrainingJob) else AdversarialTrainer(job, ranks)
 
 
-def in_processes(count: int, driver: str, arguments: list[Path], log_dir: Path) -> None:
-    """Run a driver, a file of the tests, in so many ranks on this machine."""
+def in_processes(count: int, main: Callable[[list[Path]], None], paths: list[Path], log_dir: Path) -> None:
+    """Run a driver's function in so many ranks on this machine, forked from a process that has imported everything."""
+    multiprocessing.set_forkserver_preload(IMPORTED_ONCE)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -102,7 +110,12 @@ def in_processes(count: int, driver: str, arguments: list[Path], log_dir: Path) 
         rdzv_endpoint="localhost:0",
         run_id="test",
         max_restarts=0,
+        start_method="forkserver",
         logs_specs=DefaultLogsSpecs(log_dir=str(log_dir), redirects=Std.ALL),
     )
-    path = PROJECT / "tests" / driver
-    elastic_launch(config, sys.executable)(str(path), *map(str, arguments))
+    elastic_launch(config, _on_one_thread)(main, paths)
+
+
+def _on_one_thread(main: Callable[[list[Path]], None], paths: list[Path]) -> None:
+    torch.set_num_threads(1)  # as the elastic agent gives a rank that it does not fork
+    main(paths)

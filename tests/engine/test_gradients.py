@@ -1,13 +1,15 @@
 """Every training gives two ranks the gradients of one float32 process, however it is sharded and in bf16 too."""
 
 import json
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from gradients_driver import first_updates, write
+from gradients_driver import first_updates, main, write
 from onex_distill.distill.stage_one.latent_gan import LatentGanParams
 from onex_distill.distill.stage_one.params import RegressionParams
 from onex_distill.distill.stage_one.watching import WatchParams
@@ -48,8 +50,16 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 SHARDINGS = ("ddp", "fsdp2")
 PRECISIONS = ("fp32", "bf16")
+EVERY_WAY = ("full", "shared backbone, checkpointed", "stage two", "co-training")  # without the slow ones too
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.02}
 ROUNDED = 0.04  # in bf16 for the few weights of a compensation 16 wide, with ddp too
+
+
+def cases() -> Iterator[Any]:
+    """Every training in every sharding and precision; without the slow ones, most in the hardest alone."""
+    for title, sharding, precision in product(TRAININGS, SHARDINGS, PRECISIONS):
+        is_quick = (sharding, precision) == ("fsdp2", "bf16") or title in EVERY_WAY
+        yield pytest.param(title, sharding, precision, marks=() if is_quick else pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +75,12 @@ def tables(changes: dict[str, Any], inputs: Any, folder: Path) -> dict[str, Any]
 
 
 @pytest.fixture
-def gradients(jobs, folder, inputs) -> Path:
-    """Every training, in one process in float32, and in two of every sharding and precision, in one launch."""
+def gradients(request, jobs, folder, inputs) -> Path:
+    """Every training in one process in float32, and in two as the chosen tests want it, in one launch."""
     if any(folder.iterdir()):
         return folder
+    chosen = [item.callspec.params for item in request.session.items if "gradients" in item.fixturenames]
+    wanted = {(case["title"], case["sharding"], case["precision"]) for case in chosen}
     paths = []
     for title, (name, changes) in TRAININGS.items():
         settings = {"batch_size": 4, "steps": 2, **changes}
@@ -76,15 +88,15 @@ def gradients(jobs, folder, inputs) -> Path:
         alone = jobs(name, folder / title, **settings)
         alone.folder.mkdir()
         write(alone.folder / "gradients.json", first_updates(alone, Ranks(alone.compute)))
-        for sharding in SHARDINGS:
-            for precision in PRECISIONS:
+        for sharding, precision in product(SHARDINGS, PRECISIONS):
+            if (title, sharding, precision) in wanted:
                 where = folder / f"{title}-{sharding}-{precision}"
                 where.mkdir()
                 compute = {"processes": 2, "sharding": sharding, "mixed_precision": precision}
                 job = jobs(name, where, **compute, **settings)
                 write_job(job, {}, where / "job.json")
                 paths.append(where / "job.json")
-    in_processes(2, "gradients_driver.py", paths, folder / "logs")
+    in_processes(2, main, paths, folder / "logs")
     return folder
 
 
@@ -110,13 +122,11 @@ def copies(jobs, machines) -> Path:
         job.folder.mkdir()
         write_job(job, {}, job.folder / "job.json")
         paths.append(job.folder / "job.json")
-    in_processes(4, "gradients_driver.py", paths, machines / "logs")
+    in_processes(4, main, paths, machines / "logs")
     return machines
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("sharding", SHARDINGS)
-@pytest.mark.parametrize("title", TRAININGS)
+@pytest.mark.parametrize(("title", "sharding", "precision"), cases())
 def test_two_ranks_have_the_gradients_of_one_process(gradients, title, sharding, precision):
     alone = json.loads((gradients / title / "gradients.json").read_text())
     assert alone
@@ -185,7 +195,7 @@ def test_two_devices_in_bf16_have_the_gradients_of_one_process(jobs, tmp_path, t
     job = jobs(name, tmp_path / "two", **compute, **settings)
     job.folder.mkdir()
     write_job(job, {}, job.folder / "job.json")
-    in_processes(2, "gradients_driver.py", [job.folder / "job.json"], tmp_path / "logs")
+    in_processes(2, main, [job.folder / "job.json"], tmp_path / "logs")
     found = json.loads((job.folder / "gradients-0.json").read_text())
     for expected, updates in zip(alone, found, strict=True):
         assert [update["names"] for update in updates] == [update["names"] for update in expected]

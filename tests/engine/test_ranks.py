@@ -1,6 +1,5 @@
 """Two processes of half a batch do what one process does with the whole batch, however weights are sharded."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,13 +7,13 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from onex_distill.engine.job import write_job
 from onex_distill.engine.launch import launch
 from onex_distill.engine.optimisation import OptimizerParams
 from onex_distill.storage.tensor_table import TensorTable
+from ranks_driver import main
+from support import in_processes
 
 TRAININGS = ["stage_one", "stage_two", "cotraining", "dial", "reader", "autoencoder", "text_encoders", "transformer"]
 TABLES = {"embedding": "embeddings", "sampling": "samples"}
@@ -34,20 +33,6 @@ def settings(jobs, name: str, batch: str) -> dict[str, object]:
     optimizers = {key: value for key, value in dict(params).items() if isinstance(value, OptimizerParams)}
     slower = {key: value.model_copy(update={"lr": LR, "eps": EPS}) for key, value in optimizers.items()}
     return {"params": params.model_copy(update={"batch_size": BATCHES[batch], **slower})}
-
-
-def in_two_processes(paths: list[Path], log_dir: Path) -> None:
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=2,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        run_id="test",
-        max_restarts=0,
-        logs_specs=DefaultLogsSpecs(log_dir=str(log_dir), redirects=Std.ALL),
-    )
-    elastic_launch(config, sys.executable)(str(Path(__file__).with_name("ranks_driver.py")), *map(str, paths))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +64,7 @@ def results(jobs, folder, as_many_threads_as_a_rank) -> Path:
                 where.mkdir()
                 write_job(job, job.identity(), where / "job.json")
                 paths.append(where / "job.json")
-    in_two_processes(paths, folder / "logs")
+    in_processes(2, main, paths, folder / "logs")
     return folder
 
 

@@ -1,34 +1,65 @@
 """The further choices of stage one over two processes: every rank calls every network equally often."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
 from onex_distill.distill.stage_one.latent_gan import LatentGanParams
 from onex_distill.distill.stage_one.watching import WatchParams
+from onex_distill.engine.job import write_job
 from onex_distill.engine.launch import launch
+from ranks_driver import main
+from support import in_processes
 
 SHARED = {"parametrization": "shared_backbone", "gradient_checkpointing": True}
 PUBLISHED = {"ema_decay": 0.0, "gradient_checkpointing": True}
 CHOICES = {"num_inference_steps": (1, 2, 4), "fake_updates": 2, "matched": "x0", "sigma_range": "full"}
 GAN = {"latent_gan": LatentGanParams(student_weight=0.1, fake_score_weight=0.2, hidden=4)}
 OFTEN = {"watch": WatchParams(every=1, prompts=2, images=2), "checkpoint_every": 4}  # no checkpoint in between
+SHARDINGS = ["ddp", "fsdp2"]
+WAYS = {"shared": SHARED, "choices": CHOICES | OFTEN | GAN, "published": PUBLISHED}
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
-def test_a_backbone_in_half_precision_trains_over_two_processes(jobs, tmp_path, sharding):
-    together = jobs("stage_one", tmp_path / "two", processes=2, sharding=sharding, mixed_precision="bf16", **SHARED)
-    losses = pd.read_parquet(launch(together) / "losses.parquet")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("stage one")
+
+
+@pytest.fixture
+def results(jobs, inputs, optimizer, folder) -> Path:
+    """Every way alone and in two processes of each sharding, and a backbone in half precision, in one launch."""
+    if any(folder.iterdir()):
+        return folder
+    slower = optimizer.model_copy(update={"lr": 2e-4, "eps": 1e-6})
+    together = {}
+    for name, changes in WAYS.items():
+        settings = {**changes, "student": slower, "fake_score": slower, "real_latents": inputs.validation}
+        launch(jobs("stage_one", folder / name, **settings))
+        together |= {f"{name}-{sharding}": settings | {"sharding": sharding} for sharding in SHARDINGS}
+    half = {**SHARED, "mixed_precision": "bf16"}
+    together |= {f"half-{sharding}": half | {"sharding": sharding} for sharding in SHARDINGS}
+    paths = []
+    for name, settings in together.items():
+        job = jobs("stage_one", folder / name, processes=2, **settings)
+        job.folder.mkdir()
+        write_job(job, job.identity(), job.folder / "job.json")
+        paths.append(job.folder / "job.json")
+    in_processes(2, main, paths, folder / "logs")
+    return folder
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_a_backbone_in_half_precision_trains_over_two_processes(results, sharding):
+    losses = pd.read_parquet(results / f"half-{sharding}/result/losses.parquet")
     assert losses.drop(columns=["grid_diversity", "validation_distance"]).notna().all().all()
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
-@pytest.mark.parametrize("changes", [SHARED, CHOICES | OFTEN | GAN, PUBLISHED], ids=["shared", "choices", "published"])
-def test_two_processes_do_what_one_does(jobs, inputs, tmp_path, optimizer, sharding, changes):
-    slower = optimizer.model_copy(update={"lr": 2e-4, "eps": 1e-6})
-    settings = {**changes, "student": slower, "fake_score": slower, "real_latents": inputs.validation}
-    alone = launch(jobs("stage_one", tmp_path / "alone", **settings))
-    together = launch(jobs("stage_one", tmp_path / "two", processes=2, sharding=sharding, **settings))
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.parametrize("name", WAYS)
+def test_two_processes_do_what_one_does(results, name, sharding):
+    alone, together = results / name / "result", results / f"{name}-{sharding}/result"
     for student in ("student", "best"):
         expected, found = (
             load_file(folder / student / "diffusion_pytorch_model.safetensors") for folder in (alone, together)
