@@ -1,9 +1,11 @@
 """Fixtures that every test may use: a Stable Diffusion 3 teacher small enough for milliseconds, and its prompts."""
 
 import os
+import re
 import shutil
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
@@ -35,6 +37,35 @@ def pytest_configure() -> None:
         threads = max(1, (os.cpu_count() or 1) // workers)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         torch.set_num_threads(threads)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Side by side, one worker has all tests of a file, and of those that ask for the finished main job.
+
+    What they share is then made once.
+    """
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "distilled" if _asks_for_distilled(config.rootpath / file) else file
+
+    config.option.loadscopereorder = False  # by the number of tests; see ``pytest_collection_modifyitems``
+    return Scheduling(config, log)
+
+
+@cache
+def _asks_for_distilled(file: Path) -> bool:
+    return re.search(r"\bdistilled\b", file.read_text(encoding="utf-8")) is not None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole pipelines take longest and come first, so that no worker is left alone with them in the end."""
+    items.sort(key=lambda item: (item.path.parent.name != "pipelines", not _asks_for_distilled(item.path)))
 
 
 class PromptTables(NamedTuple):

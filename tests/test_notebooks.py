@@ -1,6 +1,7 @@
 """The notebooks run from the first cell to the last, and are stored without what they print."""
 
 import json
+from typing import Any
 
 import nbformat
 import pytest
@@ -24,7 +25,13 @@ def test_a_notebook_is_stored_without_outputs(path):
     )
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def runs() -> list[Any]:
+    """Every notebook; the one that distils does what the tests of the main job do."""
+    slow = {"distil_and_look": pytest.mark.slow}
+    return [pytest.param(path, id=path.stem, marks=slow.get(path.stem, ())) for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", runs())
 def test_a_notebook_runs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:  # what it makes goes beside the test

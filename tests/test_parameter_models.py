@@ -4,6 +4,7 @@ import inspect
 import pkgutil
 import types
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -179,6 +180,7 @@ AGREEING = {
 }
 
 
+@cache
 def instances(model: type[Params]) -> st.SearchStrategy[Params]:
     """Random valid instances; where the fields of a model may contradict each other, they are made to agree."""
     fields = {name: values_of(field.annotation, tuple(field.metadata)) for name, field in model.model_fields.items()}

@@ -8,6 +8,8 @@ import pytest
 
 from support import PROJECT
 
+pytestmark = pytest.mark.slow  # that both sides agree, tests/metrics and tests/evaluation/scorers say of each value
+
 SIZES = "--prompts 10 --images 2 --size 300 --width 64 --inception small --write"
 
 

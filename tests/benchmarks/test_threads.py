@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 import threads
 from onex_distill import terminal
 
@@ -16,6 +18,11 @@ def test_rows_compare_the_ways_in_every_round(monkeypatch):
     assert [rows["busy", "one"][name] for name in ("ratio", "lowest", "highest")] == [4.0, 2.0, 8.0]
 
 
+def test_a_step_takes_time():
+    assert 0 < threads.step_seconds(1) < 60
+
+
+@pytest.mark.slow
 def test_a_process_of_its_own_measures_one_way():
     assert 0 < threads.measure("brief", 1) < 60
 

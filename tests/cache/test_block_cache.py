@@ -339,8 +339,15 @@ def compile_blocks(transformer: SD3Transformer2DModel) -> None:
         block.compile(backend="eager")
 
 
-@pytest.mark.parametrize("compile_part", [compile_model, compile_blocks])
-@pytest.mark.parametrize("attach_first", [True, False])
+@pytest.mark.parametrize(
+    ("attach_first", "compile_part"),
+    [
+        (True, compile_model),
+        (False, compile_blocks),
+        pytest.param(True, compile_blocks, marks=pytest.mark.slow),
+        pytest.param(False, compile_model, marks=pytest.mark.slow),
+    ],
+)
 @torch.no_grad()
 def test_compiled_models_give_the_same(one, prompts, inputs, compensation, compile_part, attach_first):
     torch._dynamo.reset()

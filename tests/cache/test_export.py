@@ -318,7 +318,7 @@ def wrap_compiled(pipeline: FractionalStableDiffusion3Pipeline) -> None:
     pipeline.transformer = torch.compile(pipeline.transformer, backend="eager", fullgraph=True)
 
 
-@pytest.mark.parametrize("compile_transformer", [compile_in_place, wrap_compiled])
+@pytest.mark.parametrize("compile_transformer", [pytest.param(compile_in_place, marks=pytest.mark.slow), wrap_compiled])
 def test_a_compiled_transformer_is_compiled_for_the_first_image_alone(
     fractional, noise, compile_transformer: Callable[[FractionalStableDiffusion3Pipeline], None]
 ):

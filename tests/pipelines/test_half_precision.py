@@ -31,7 +31,7 @@ def test_a_half_precision_teacher_gives_a_student_that_can_be_called(run_pipelin
     whole = StableDiffusion3Pipeline.from_pretrained(PROJECT / "data/01_raw/teacher", torch_dtype=dtype)
     whole.save_pretrained(raw / "teacher")
     params = {"raw": str(raw), "data": str(data)}
-    run_pipeline("distill", params)
+    run_pipeline("distill", params, to_nodes=["export_student"])
     stored = newest(data, "06_models/student_pipeline") / "transformer/diffusion_pytorch_model.safetensors"
     with safe_open(stored, framework="pt") as weights:
         assert {weights.get_tensor(name).dtype for name in weights.keys()} == {dtype}  # noqa: SIM118 -- no mapping

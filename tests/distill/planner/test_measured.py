@@ -79,7 +79,13 @@ def need_of(job: StageOneJob | AdversarialJob, inputs: Inputs) -> Need:
     return stage_two_need(inputs.teacher, inputs.recogniser, TOKENS, job.params, job.compute)
 
 
-@pytest.mark.parametrize("title", SETTINGS)
+def titles() -> list[Any]:
+    """Every setting; those whose parts others combine are slow."""
+    slow = ("full, checkpointed", "shared backbone in parts", "stage two, checkpointed")
+    return [pytest.param(title, marks=pytest.mark.slow if title in slow else ()) for title in SETTINGS]
+
+
+@pytest.mark.parametrize("title", titles())
 def test_a_plan_is_within_15_percent_of_what_is_measured(jobs, inputs, tmp_path, title):
     name, changes = SETTINGS[title]
     job = jobs(name, tmp_path, batch_size=8, **changes)

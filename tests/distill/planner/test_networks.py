@@ -25,8 +25,15 @@ def folder(architecture, tmp_path):
     return ModelFolder(path=tmp_path / "transformer", class_name=CLASS)
 
 
-@pytest.mark.parametrize("lora", [None, LORA])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("checkpointing", "lora"),
+    [
+        (False, None),
+        (True, LORA),
+        pytest.param(False, LORA, marks=pytest.mark.slow),
+        pytest.param(True, None, marks=pytest.mark.slow),
+    ],
+)
 def test_a_few_blocks_tell_of_all(folder, lora, checkpointing):
     setting = Setting(64, 16, True, torch.bfloat16, checkpointing, lora)
     whole = _count_transformer(folder.path, 8, 3, setting)

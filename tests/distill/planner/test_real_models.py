@@ -1,6 +1,7 @@
 """The real configurations at the true shapes of their models: configuration files alone, no weights."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,13 @@ FITS_24_GB = {  # as it is counted: eight ranks split SD3 Medium finely enough, 
 }
 
 
-@pytest.mark.parametrize("conf", CONFS)
+def confs() -> list[Any]:
+    """Every configuration; those that another one of the same shapes or the same device stands for are slow."""
+    slow = ("sd35_medium", "sd35_large_80gb")
+    return [pytest.param(conf, marks=pytest.mark.slow if conf in slow else ()) for conf in CONFS]
+
+
+@pytest.mark.parametrize("conf", confs())
 def test_a_real_model_fits_by_its_settings(tmp_path, conf):
     teacher, parameters = TeacherFolder(path=write_configs(CONFS[conf], tmp_path)), conf_parameters(conf)
     one, two = partial(stage_one_need, teacher, TOKENS), partial(stage_two_need, teacher, READER, TOKENS)

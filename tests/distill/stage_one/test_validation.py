@@ -173,7 +173,7 @@ def test_validation_changes_nothing_but_its_column(jobs, tmp_path, assert_same_r
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("at", [3, 5, 7])
+@pytest.mark.parametrize("at", [5, *(pytest.param(at, marks=pytest.mark.slow) for at in (3, 7))])
 def test_a_resumed_run_ends_with_the_same_best(jobs, tmp_path, interrupt, assert_same_result, at):
     changes = {"steps": 8, "checkpoint_every": 3}
     whole = launch(jobs("stage_one", tmp_path / "whole", **changes))
