@@ -1,7 +1,9 @@
 """Two processes of half a batch do what one process does with the whole batch, however weights are sharded."""
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -49,28 +51,34 @@ def as_many_threads_as_a_rank() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def cases() -> Iterator[Any]:
+    """Every training; tests/engine/test_gradients.py splits even batches, which are slow here."""
+    for name, sharding, batch in product(TRAININGS, SHARDINGS, BATCHES):
+        is_quick = batch == "uneven" or name == "stage_one"
+        yield pytest.param(name, sharding, batch, marks=() if is_quick else pytest.mark.slow)
+
+
 @pytest.fixture
-def results(jobs, folder, as_many_threads_as_a_rank) -> Path:
-    """Every job, once alone and once in two processes for each sharding and split of the batch."""
+def results(request, jobs, folder, as_many_threads_as_a_rank) -> Path:
+    """Every job of the chosen tests, once alone and once in two processes for each sharding."""
     if any(folder.iterdir()):
         return folder
     paths = []
-    for name in [*TRAININGS, *TABLES]:
-        for batch in BATCHES:
-            launch(jobs(name, folder / f"{name}-{batch}-alone", **settings(jobs, name, batch)))
-            for sharding in SHARDINGS:
-                where = folder / f"{name}-{batch}-{sharding}"
-                job = jobs(name, where, processes=2, sharding=sharding, **settings(jobs, name, batch))
-                where.mkdir()
-                write_job(job, job.identity(), where / "job.json")
-                paths.append(where / "job.json")
+    asking = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    wanted = {(item.callspec.params["name"], item.callspec.params.get("batch", "even")) for item in asking}
+    for name, batch in sorted(wanted | {("stage_one", "even")}):
+        launch(jobs(name, folder / f"{name}-{batch}-alone", **settings(jobs, name, batch)))
+        for sharding in SHARDINGS:
+            where = folder / f"{name}-{batch}-{sharding}"
+            job = jobs(name, where, processes=2, sharding=sharding, **settings(jobs, name, batch))
+            where.mkdir()
+            write_job(job, job.identity(), where / "job.json")
+            paths.append(where / "job.json")
     in_processes(2, main, paths, folder / "logs")
     return folder
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("sharding", SHARDINGS)
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize(("name", "sharding", "batch"), cases())
 def test_a_training_does_not_depend_on_the_number_of_ranks(results, name, sharding, batch):
     alone, together = (results / f"{name}-{batch}-{how}/result" for how in ("alone", sharding))
     losses = [pd.read_parquet(folder / "losses.parquet") for folder in (alone, together)]

@@ -50,6 +50,14 @@ def test_finished_runs_leave_no_checkpoints(distilled):
     assert {path.name for path in (distilled / "06_models/runs").rglob("*") if path.is_file()} == {"!mine.txt"}
 
 
+def test_a_student_trained_again_with_the_same_seed_is_identical(distilled, run_pipeline, tmp_path):
+    run_pipeline("distill", {"data": str(tmp_path)}, to_nodes=["fractional_167.cotrain_cache"])
+    for name in MODELS:
+        first, second = weights(distilled, name), weights(tmp_path, name)
+        assert all(torch.equal(first[key], second[key]) for key in first), name
+
+
+@pytest.mark.slow
 def test_rerun_with_the_same_seed_is_identical(distilled, run_pipeline, tmp_path):
     run_pipeline("distill", {"data": str(tmp_path)})
     for name in MODELS:

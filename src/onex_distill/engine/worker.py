@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 def main(path: Path) -> int:
     """Exit status 0 when the job is done, or when a restart would not mend what ended it."""
+    if is_hopeless(path.parent):
+        return 0
     job, identity = read_job(path)
     rank = int(os.environ["RANK"])
     logging.basicConfig(level=logging.WARNING if rank else logging.INFO, handlers=[console_handler()])
-    if is_hopeless(job.folder):
-        return 0
     try:
         execute(job, identity, Ranks(job.compute))
     except Interrupted as error:  # all ranks stop together; one tells

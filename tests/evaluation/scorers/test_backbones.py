@@ -1,6 +1,5 @@
 """Inception, LPIPS and DINOv2."""
 
-import itertools
 from pathlib import Path
 
 import lpips
@@ -113,9 +112,8 @@ def test_lpips_of_all_pairs_is_what_lpips_gives_pair_by_pair(tmp_path, net):
     size = v2.Resize((256, 256), v2.InterpolationMode.BICUBIC)
     prepared = [v2.functional.pil_to_tensor(size(image)).float()[None] / 127.5 - 1 for image in images]
     with torch.no_grad():
-        apart = {
-            pair: float(original(prepared[pair[0]], prepared[pair[1]])) for pair in itertools.combinations(range(5), 2)
-        }
+        pairs = [(0, 2), (0, 4), (2, 4), (1, 3)]  # of the same caption
+        apart = {pair: float(original(prepared[pair[0]], prepared[pair[1]])) for pair in pairs}
     expected = [
         np.mean([apart[0, 2], apart[0, 4]]),
         apart[1, 3],
