@@ -1,6 +1,9 @@
 """The further choices of stage one over two processes: every rank calls every network equally often."""
 
+from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,6 +23,13 @@ GAN = {"latent_gan": LatentGanParams(student_weight=0.1, fake_score_weight=0.2, 
 OFTEN = {"watch": WatchParams(every=1, prompts=2, images=2), "checkpoint_every": 4}  # no checkpoint in between
 SHARDINGS = ["ddp", "fsdp2"]
 WAYS = {"shared": SHARED, "choices": CHOICES | OFTEN | GAN, "published": PUBLISHED}
+QUICK = [("shared", "fsdp2"), ("choices", "ddp"), ("choices", "fsdp2"), ("half", "fsdp2")]
+
+
+def cases(names: Iterable[str]) -> list[Any]:
+    """Every way in every sharding; those that the gradients of tests/engine/test_gradients.py stand for are slow."""
+    pairs = product(names, SHARDINGS)
+    return [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow) for pair in pairs]
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +38,21 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def results(jobs, inputs, optimizer, folder) -> Path:
-    """Every way alone and in two processes of each sharding, and a backbone in half precision, in one launch."""
+def results(request, jobs, inputs, optimizer, folder) -> Path:
+    """Every way that the chosen tests want, alone and in two processes, and a backbone in half precision."""
     if any(folder.iterdir()):
         return folder
     slower = optimizer.model_copy(update={"lr": 2e-4, "eps": 1e-6})
-    together = {}
+    settings = {"half": {**SHARED, "mixed_precision": "bf16"}}
     for name, changes in WAYS.items():
-        settings = {**changes, "student": slower, "fake_score": slower, "real_latents": inputs.validation}
-        launch(jobs("stage_one", folder / name, **settings))
-        together |= {f"{name}-{sharding}": settings | {"sharding": sharding} for sharding in SHARDINGS}
-    half = {**SHARED, "mixed_precision": "bf16"}
-    together |= {f"half-{sharding}": half | {"sharding": sharding} for sharding in SHARDINGS}
+        settings[name] = {**changes, "student": slower, "fake_score": slower, "real_latents": inputs.validation}
+    asking = [item.callspec.params for item in request.session.items if item.path == request.path]
+    for name in {case["name"] for case in asking} - {"half"}:
+        launch(jobs("stage_one", folder / name, **settings[name]))
     paths = []
-    for name, settings in together.items():
-        job = jobs("stage_one", folder / name, processes=2, **settings)
+    for name, sharding in sorted((case["name"], case["sharding"]) for case in asking):
+        where = folder / f"{name}-{sharding}"
+        job = jobs("stage_one", where, processes=2, sharding=sharding, **settings[name])
         job.folder.mkdir()
         write_job(job, job.identity(), job.folder / "job.json")
         paths.append(job.folder / "job.json")
@@ -50,14 +60,13 @@ def results(jobs, inputs, optimizer, folder) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("sharding", SHARDINGS)
-def test_a_backbone_in_half_precision_trains_over_two_processes(results, sharding):
-    losses = pd.read_parquet(results / f"half-{sharding}/result/losses.parquet")
+@pytest.mark.parametrize(("name", "sharding"), cases(["half"]))
+def test_a_backbone_in_half_precision_trains_over_two_processes(results, name, sharding):
+    losses = pd.read_parquet(results / f"{name}-{sharding}/result/losses.parquet")
     assert losses.drop(columns=["grid_diversity", "validation_distance"]).notna().all().all()
 
 
-@pytest.mark.parametrize("sharding", SHARDINGS)
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize(("name", "sharding"), cases(WAYS))
 def test_two_processes_do_what_one_does(results, name, sharding):
     alone, together = results / name / "result", results / f"{name}-{sharding}/result"
     for student in ("student", "best"):
