@@ -1,10 +1,9 @@
 """One rank that takes the first updates of the jobs of the files it is given, with weights held still.
 
-Beside every job file it leaves ``gradients-<rank>.json``: for every optimizer, in the order of first updates, the
-gradient norm of every update and the names of the parameters that had a gradient in it.
+Beside every job file it leaves ``gradients-<rank>.pt``: for every optimizer, in the order of first updates, the
+gradient norm of every update, the names of the parameters that had a gradient in it, and those gradients.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,7 +21,7 @@ from onex_distill.engine.checkpoint import Stateful
 from onex_distill.engine.job import Job, read_job
 from onex_distill.engine.loop import LoopParams
 from onex_distill.engine.optimisation import Stepper
-from onex_distill.engine.ranks import Ranks
+from onex_distill.engine.ranks import Ranks, whole
 from onex_distill.engine.run import Run
 
 Updates = list[dict[str, Any]]
@@ -35,7 +34,7 @@ class Enough(Exception):
 def first_updates(job: Job, ranks: Ranks) -> list[Updates]:
     """Every update of every optimizer of a job: its norm, the names with a gradient, and all gradients as a vector.
 
-    The vector is that of this rank alone, before any reduction; an empty one where weights are sharded.
+    The vector holds the gradients of the whole batch, ordered by name, and is the same on every rank.
     """
     updates: dict[int, Updates] = {}
     reduce, take = Stepper.reduce, Stepper.take
@@ -45,12 +44,11 @@ def first_updates(job: Job, ranks: Ranks) -> list[Updates]:
             take(stepper, norm)
 
     def recorded(stepper: Stepper, *args: Any) -> float:
-        found = {name: parameter.grad for name, parameter in stepper.named.items() if parameter.grad is not None}
-        parts = [] if ranks.is_sharded else [gradient.flatten().clone() for gradient in found.values()]
         norm = reduce(stepper, *args)
-        updates.setdefault(id(stepper), []).append(
-            {"norm": norm, "names": sorted(found), "vector": torch.cat([torch.zeros(0), *parts])}
-        )
+        named = sorted(stepper.named.items())
+        found = {name: whole(parameter.grad).float().cpu() for name, parameter in named if parameter.grad is not None}
+        vector = torch.cat([torch.zeros(0), *(gradient.flatten() for gradient in found.values())])
+        updates.setdefault(id(stepper), []).append({"norm": norm, "names": list(found), "vector": vector})
         return norm
 
     held = patch.object(Stepper, "reduce", recorded), patch.object(Stepper, "take", held_still)
@@ -92,15 +90,9 @@ def _without_a_loop() -> Iterator[None]:
         yield
 
 
-def write(path: Path, updates: list[Updates]) -> None:
-    """Write all but the vectors."""
-    kept = [[{name: update[name] for name in ("norm", "names")} for update in of_one] for of_one in updates]
-    path.write_text(json.dumps(kept))
-
-
 def main(paths: list[Path]) -> None:
     for path in paths:
         job, _ = read_job(path)
         ranks = Ranks(job.compute)
-        write(path.parent / f"gradients-{ranks.index}.json", first_updates(job, ranks))
+        torch.save(first_updates(job, ranks), path.parent / f"gradients-{ranks.index}.pt")
     dist.destroy_process_group()

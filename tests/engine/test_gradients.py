@@ -1,6 +1,5 @@
 """Every training gives two ranks the gradients of one float32 process, however it is sharded and in bf16 too."""
 
-import json
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from gradients_driver import first_updates, main, write
+from gradients_driver import Updates, first_updates, main
 from onex_distill.distill.stage_one.latent_gan import LatentGanParams
 from onex_distill.distill.stage_one.params import RegressionParams
 from onex_distill.distill.stage_one.watching import WatchParams
@@ -51,8 +50,10 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
 SHARDINGS = ("ddp", "fsdp2")
 PRECISIONS = ("fp32", "bf16")
 EVERY_WAY = ("shared backbone, checkpointed", "co-training")  # without the slow ones too
-TOLERANCE = {"fp32": 1e-4, "bf16": 0.02}
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.02}  # of norms
 ROUNDED = 0.04  # in bf16 for the few weights of a compensation 16 wide, with ddp too
+DISTANCE = {"fp32": 3e-5, "bf16": 0.05}  # of all gradients of an update, relative to their norm
+SUBTRACTED = 0.12  # in bf16 for stage one, which descends the difference of two scores that are nearly the same
 
 
 def cases() -> Iterator[Any]:
@@ -87,7 +88,7 @@ def gradients(request, jobs, folder, inputs) -> Path:
         settings |= tables(changes, inputs, folder / "trajectories")
         alone = jobs(name, folder / title, **settings)
         alone.folder.mkdir()
-        write(alone.folder / "gradients.json", first_updates(alone, Ranks(alone.compute)))
+        torch.save(first_updates(alone, Ranks(alone.compute)), alone.folder / "gradients.pt")
         for sharding, precision in product(SHARDINGS, PRECISIONS):
             if (title, sharding, precision) in wanted:
                 where = folder / f"{title}-{sharding}-{precision}"
@@ -116,7 +117,7 @@ def copies(jobs, machines) -> Path:
         settings = {"batch_size": 4, "steps": 2, **changes}
         alone = jobs(name, machines / title, **settings)
         alone.folder.mkdir()
-        write(alone.folder / "gradients.json", first_updates(alone, Ranks(alone.compute)))
+        torch.save(first_updates(alone, Ranks(alone.compute)), alone.folder / "gradients.pt")
         compute = {"processes": 2, "machines": 2, "sharding": "hsdp", "mixed_precision": "bf16"}
         job = jobs(name, machines / f"{title}-hsdp", **compute, **settings)
         job.folder.mkdir()
@@ -128,18 +129,23 @@ def copies(jobs, machines) -> Path:
 
 @pytest.mark.parametrize(("title", "sharding", "precision"), cases())
 def test_two_ranks_have_the_gradients_of_one_process(gradients, title, sharding, precision):
-    alone = json.loads((gradients / title / "gradients.json").read_text())
-    assert alone
+    is_rounded = precision == "bf16" and "batch_size" in TRAININGS[title][1]
+    tolerance = ROUNDED if is_rounded else TOLERANCE[precision]
+    distance = SUBTRACTED if precision == "bf16" and TRAININGS[title][0] == "stage_one" else DISTANCE[precision]
+    alone = torch.load(gradients / title / "gradients.pt", weights_only=True)
     for rank in range(2):
-        found = json.loads((gradients / f"{title}-{sharding}-{precision}" / f"gradients-{rank}.json").read_text())
-        assert [[set(update["names"]) for update in updates] for updates in found] == [
-            [set(update["names"]) for update in updates] for updates in alone
-        ]
-        norms = [update["norm"] for updates in found for update in updates]
-        expected = [update["norm"] for updates in alone for update in updates]
-        is_rounded = precision == "bf16" and "batch_size" in TRAININGS[title][1]
-        tolerance = ROUNDED if is_rounded else TOLERANCE[precision]
-        assert norms == pytest.approx(expected, rel=tolerance, abs=1e-7)
+        path = gradients / f"{title}-{sharding}-{precision}" / f"gradients-{rank}.pt"
+        assert_same(torch.load(path, weights_only=True), alone, tolerance, distance)
+
+
+def assert_same(found: list[Updates], expected: list[Updates], tolerance: float, distance: float) -> None:
+    """Every update of every optimizer: the same parameters, the norm within ``tolerance``, and gradient by gradient."""
+    assert expected
+    for ours, theirs in zip(found, expected, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert a["names"] == b["names"]
+            assert a["norm"] == pytest.approx(b["norm"], rel=tolerance, abs=1e-7)
+            assert float((a["vector"] - b["vector"]).norm()) <= distance * b["norm"] + 1e-7
 
 
 MICRO_BATCHED = [
@@ -173,15 +179,10 @@ def test_micro_batches_have_the_gradients_of_the_batch(jobs, tmp_path, inputs, t
 
 @pytest.mark.parametrize("title", ["full, checkpointed", "shared backbone", "stage two"])
 def test_ranks_of_two_machines_have_the_gradients_of_one_process(copies, title):
-    alone = json.loads((copies / title / "gradients.json").read_text())
+    alone = torch.load(copies / title / "gradients.pt", weights_only=True)
     for rank in range(4):
-        found = json.loads((copies / f"{title}-hsdp" / f"gradients-{rank}.json").read_text())
-        assert [[update["names"] for update in updates] for updates in found] == [
-            [update["names"] for update in updates] for updates in alone
-        ]
-        norms = [update["norm"] for updates in found for update in updates]
-        expected = [update["norm"] for updates in alone for update in updates]
-        assert norms == pytest.approx(expected, rel=TOLERANCE["bf16"], abs=1e-7)
+        found = torch.load(copies / f"{title}-hsdp" / f"gradients-{rank}.pt", weights_only=True)
+        assert_same(found, alone, TOLERANCE["bf16"], SUBTRACTED)
 
 
 @pytest.mark.gpu
@@ -196,8 +197,5 @@ def test_two_devices_in_bf16_have_the_gradients_of_one_process(jobs, tmp_path, t
     job.folder.mkdir()
     write_job(job, {}, job.folder / "job.json")
     in_processes(2, main, [job.folder / "job.json"], tmp_path / "logs")
-    found = json.loads((job.folder / "gradients-0.json").read_text())
-    for expected, updates in zip(alone, found, strict=True):
-        assert [update["names"] for update in updates] == [update["names"] for update in expected]
-        norms = [update["norm"] for update in expected]
-        assert [update["norm"] for update in updates] == pytest.approx(norms, rel=ROUNDED)
+    found = torch.load(job.folder / "gradients-0.pt", weights_only=True)
+    assert_same(found, alone, ROUNDED, SUBTRACTED)
