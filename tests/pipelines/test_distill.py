@@ -110,3 +110,8 @@ def test_the_exported_student_names_no_path_of_this_machine(distilled):
     texts = [path.read_text() for path in folder.rglob("*.json")]
     assert texts
     assert not any(str(distilled) in text for text in texts)
+
+
+def test_a_run_at_test_sizes_ends_with_a_warning(distilled):
+    log = next(distilled.glob("runs/*/log.txt")).read_text()
+    assert "the numbers mean nothing" in log

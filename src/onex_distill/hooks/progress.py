@@ -120,6 +120,8 @@ class ProgressHook:
         if self._catalog is not None and "metrics_table" in made:
             table: pd.DataFrame = self._catalog.load("metrics_table")
             logger.info(summary(table))
+            if self._catalog.load("parameters")["report"]["meaningless"]:
+                logger.warning("These are sizes for tests: the numbers mean nothing.")
         for name in SHOWN:
             if self._catalog is not None and name in made:
                 logger.info("%s: %s", name, self._catalog[name]._get_load_path())
