@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+NAMED = 30  # names in one message
 Seed = Annotated[int, Field(ge=0, lt=2**62)]  # what counts up from one must be a number that torch's generators take
 
 
@@ -52,5 +53,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """One line for a name that nobody knows, with the nearest known one."""
     names = sorted(known)
     close = get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names[:NAMED])}{more}"
     return f"unknown {kind} {name!r}; {hint}"

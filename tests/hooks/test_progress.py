@@ -6,11 +6,13 @@ import logging
 import pandas as pd
 import pytest
 from kedro.framework.startup import bootstrap_project
+from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
+from kedro_datasets.json import JSONDataset
 
 from onex_distill.evaluation.report.summary import WIDTH, summary
 from onex_distill.hooks import progress
-from onex_distill.hooks.progress import TYPICAL, ProgressHook
+from onex_distill.hooks.progress import TYPICAL, ProgressHook, results
 from onex_distill.hooks.registered import all_pipelines
 from support import PROJECT
 
@@ -116,3 +118,19 @@ def test_the_summary_has_intervals_and_fits_a_line():
 
 def test_no_zero_has_a_minus():
     assert "-0" not in summary(pd.DataFrame({"method": ["a"], "nfe": [4.0], "fid": [-4e-13]}))
+
+
+@pytest.mark.parametrize(
+    ("made", "shown"),
+    [
+        (["report", "losses"], ["report"]),
+        (["losses"], ["losses"]),
+        (["in memory"], []),
+        ([f"file {number}" for number in range(9)], [f"file {number}" for number in range(5)]),
+    ],
+)
+def test_a_run_ends_with_where_to_look(tmp_path, made, shown):
+    files = {name: JSONDataset(filepath=str(tmp_path / f"{name}.json")) for name in made if name != "in memory"}
+    catalog = DataCatalog({"in memory": MemoryDataset(), **files})
+    found = results(Pipeline([node(name.replace(" ", "_"), name) for name in made]), catalog)
+    assert {name: str(path) for name, path in found.items()} == {name: str(tmp_path / f"{name}.json") for name in shown}

@@ -142,12 +142,23 @@ def test_teacher_components_that_disagree(kedro_run, tmp_path):
     assert "the pooled text width is 48 but transformer.pooled_projection_dim is 64" in error
 
 
-def test_unknown_pipeline_is_one_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--pipeline=distil", "unknown pipeline 'distil'; did you mean 'distill'?"),
+        ("--pipelines=stage_one,distil", "unknown pipeline 'distil'; did you mean 'distill'?"),
+        ("--pipelines=what", "unknown pipeline 'what'; known: ablation, baselines, "),
+        ("--nodes=compute_fidd", "unknown node 'compute_fidd'; did you mean 'compute_fid'?"),
+        ("--from-nodes=compute_fidd", "unknown node 'compute_fidd'; did you mean 'compute_fid'?"),
+        ("--to-nodes=student.match_distributions", "did you mean 'student.match_distribution'?"),
+    ],
+)
+def test_unknown_pipelines_and_nodes(monkeypatch, option, message):
     monkeypatch.chdir(PROJECT)
-    result = CliRunner().invoke(cli, ["run", "--pipeline=distil"], obj=bootstrap_project(PROJECT))
+    result = CliRunner().invoke(cli, ["run", option], obj=bootstrap_project(PROJECT))
     assert result.exit_code == 1
-    assert "Did you mean" in result.output
-    assert "distill" in result.output
+    assert message in result.output
+    assert result.output.count("\n") == 1
 
 
 def test_a_run_without_the_name_of_a_pipeline_checks_parameters_too(tmp_path, monkeypatch):

@@ -122,9 +122,9 @@ class ProgressHook:
             logger.info(summary(table))
             if self._catalog.load("parameters")["report"]["meaningless"]:
                 logger.warning("These are sizes for tests: the numbers mean nothing.")
-        for name in SHOWN:
-            if self._catalog is not None and name in made:
-                logger.info("%s: %s", name, self._catalog[name]._get_load_path())
+        if self._catalog is not None:
+            for name, path in results(pipeline, self._catalog).items():
+                logger.info("%s: %s", name, path)
         logger.info("Done in %s.", duration(time.monotonic() - self._begun))
         self._end()
 
@@ -168,6 +168,13 @@ class ProgressHook:
             logging.getLogger().removeHandler(self._file)
             self._file.close()
             self._file = None
+
+
+def results(pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> dict[str, Any]:
+    """Where to look after a run, by dataset: what people look at, or else some of the files that it ends with."""
+    wanted = [name for name in SHOWN if name in pipeline.all_outputs()] or sorted(pipeline.outputs())
+    kept = [name for name in wanted if hasattr(catalog[name], "_get_load_path")]
+    return {name: catalog[name]._get_load_path() for name in kept[: len(SHOWN)]}
 
 
 def _what(node: Node) -> str:
