@@ -118,9 +118,11 @@ class ProgressHook:
         self._show_quick()
         made = pipeline.all_outputs()
         if self._catalog is not None and "metrics_table" in made:
+            from onex_distill.evaluation.params import ReportParams  # needs torch, which takes its time to start
+
             table: pd.DataFrame = self._catalog.load("metrics_table")
             logger.info(summary(table))
-            if self._catalog.load("parameters")["report"]["meaningless"]:
+            if ReportParams.model_validate(self._catalog.load("params:report")).meaningless:
                 logger.warning("These are sizes for tests: the numbers mean nothing.")
         if self._catalog is not None:
             for name, path in results(pipeline, self._catalog).items():
