@@ -38,8 +38,9 @@ def shown(tmp_path_factory):
 
 def test_quick_nodes_have_no_line_and_the_log_file_has_them(shown):
     lines = [line for line in shown[0].splitlines() if line.strip()]
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert "2 nodes as version" in lines[0]
+    assert "evaluation_plan: " in lines[1]
     assert "Done in" in lines[-1]
     nodes = [line for line in shown[1].splitlines() if "[1/2]" in line or "[2/2]" in line]
     assert "prepare_prompts: check the captions" in nodes[0]

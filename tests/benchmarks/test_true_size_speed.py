@@ -48,6 +48,7 @@ def test_every_choice_and_the_published_order_of_work_is_a_variant():
     assert [name for name, variant in VARIANTS.items() if variant.order == "published"] == ["stage_one published"]
 
 
+@pytest.mark.slow
 def test_our_order_of_work_takes_fewer_flops_than_the_published_one(timed, monkeypatch):
     monkeypatch.setattr(true_size_speed, "TIMED", 1)
     ours, published = timed("stage_one none sdpa"), timed("stage_one published")

@@ -104,6 +104,7 @@ def test_an_error_of_any_rank_is_the_nodes_error(jobs, tmp_path):
         launch(job)
 
 
+@pytest.mark.slow
 def test_an_unforeseen_error_of_a_rank_comes_with_its_traceback(jobs, tmp_path):
     job = jobs("sampling", tmp_path / "run", batch_size=1, processes=2, sharding="ddp")
     plan = store_frame(job.plan.read().drop(columns="noise_seed"), tmp_path / "plan.parquet")

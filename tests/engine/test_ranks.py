@@ -78,7 +78,7 @@ def results(request, jobs, folder, as_many_threads_as_a_rank) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "sharding", "batch"), cases())
+@pytest.mark.parametrize(("name", "sharding", "batch"), list(cases()))
 def test_a_training_does_not_depend_on_the_number_of_ranks(results, name, sharding, batch):
     alone, together = (results / f"{name}-{batch}-{how}/result" for how in ("alone", sharding))
     losses = [pd.read_parquet(folder / "losses.parquet") for folder in (alone, together)]

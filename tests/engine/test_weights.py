@@ -30,6 +30,7 @@ def mib(folder: ModelFolder) -> float:
     return sum(path.stat().st_size for path in folder.path.glob("*.safetensors")) / 2**20
 
 
+@pytest.mark.slow
 def test_sharded_ranks_hold_their_share_and_no_more(large, compute, tmp_path):
     settings = compute.model_copy(update={"processes": 2, "sharding": "fsdp2"}).model_dump_json()
     config = LaunchConfig(

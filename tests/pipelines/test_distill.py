@@ -84,6 +84,7 @@ def test_exported_student_samples_and_opens_as_a_plain_pipeline(distilled):
     assert type(plain) is StableDiffusion3Pipeline
 
 
+@pytest.mark.slow
 def test_baselines_add_their_rows(distilled, run_pipeline, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(distilled, data)

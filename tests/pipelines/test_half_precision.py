@@ -24,7 +24,8 @@ def contrast(path: str) -> float:
         return float(np.asarray(image).std())
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_a_half_precision_teacher_gives_a_student_that_can_be_called(run_pipeline, tmp_path, dtype):
     raw, data = tmp_path / "raw", tmp_path / "data"
     shutil.copytree(PROJECT / "data/01_raw", raw, ignore=shutil.ignore_patterns("teacher"))

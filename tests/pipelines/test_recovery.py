@@ -37,13 +37,15 @@ def table(data):
     return pd.read_parquet(newest(data, "08_reporting/recovery.parquet"))
 
 
-def test_a_row_a_training_seed_and_method(table):
+@pytest.mark.slow
+def test_a_row_per_training_seed_and_method(table):
     found = {training: set(rows["method"]) for training, rows in table.groupby("training")}
     assert found == METHODS
     assert len(table) == 2 * sum(map(len, METHODS.values()))
     assert set(table["seed"]) == {1, 2}
 
 
+@pytest.mark.slow
 def test_uncached_and_plain_are_the_ends_of_the_scale(table):
     uncached, plain = (table[table["method"] == method] for method in ("uncached", "plain"))
     assert (uncached["fid_uncached"] == 0).all()
@@ -52,6 +54,7 @@ def test_uncached_and_plain_are_the_ends_of_the_scale(table):
     assert plain["recovered_fid_uncached"].to_list() == pytest.approx([0] * 4)
 
 
+@pytest.mark.slow
 def test_alone_leaves_the_student_as_it_is_and_seeds_differ(table):
     alone = table[table["training"] == "alone"].set_index(["method", "seed"])
     assert alone.loc[("uncached", 1), "fid"] == alone.loc[("uncached", 2), "fid"]
@@ -61,6 +64,7 @@ def test_alone_leaves_the_student_as_it_is_and_seeds_differ(table):
     assert together.loc[("compensated", 1), "fid"] != together.loc[("uncompensated", 1), "fid"]
 
 
+@pytest.mark.slow
 def test_the_summary_and_the_plot_hold_every_method(data, table):
     summary = pd.read_parquet(newest(data, "08_reporting/recovery_summary.parquet"))
     assert len(summary) == 7

@@ -103,7 +103,7 @@ def _lpips(tmp_path, net, seed=0):
     return load_network(params, tmp_path, CPU), original
 
 
-@pytest.mark.parametrize("net", ["alex", "vgg"])
+@pytest.mark.parametrize("net", ["alex", pytest.param("vgg", marks=pytest.mark.slow)])
 def test_lpips_of_all_pairs_is_what_lpips_gives_pair_by_pair(tmp_path, net):
     network, original = _lpips(tmp_path, net)
     images = list(photographs().values())[:5]
