@@ -114,5 +114,5 @@ def test_the_exported_student_names_no_path_of_this_machine(distilled):
 
 
 def test_a_run_at_test_sizes_ends_with_a_warning(distilled):
-    log = next(distilled.glob("runs/*/log.txt")).read_text()
-    assert "the numbers mean nothing" in log
+    first = min(distilled.glob("runs/*/log.txt"))  # others add their runs to the folder
+    assert "the numbers mean nothing" in first.read_text()
