@@ -43,7 +43,7 @@ def pytest_configure() -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Side by side, one worker has all tests of a file, and of those that ask for the finished main job.
 
-    What they share is then made once.
+    What they share is then made once. xdist's own ``loadgroup`` does not group under pytest 9.
     """
     if config.getvalue("dist") != "load":
         return None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 import pytest
@@ -46,6 +46,7 @@ from onex_distill.storage.tensor_table import TableFolder, TensorTable
 
 Interrupt = Callable[[ModuleType, int], AbstractContextManager[None]]
 Jobs = Callable[..., Job]
+AnyParams = TypeVar("AnyParams", bound=pretraining.PretrainingParams)
 
 
 class Interruption(Exception):
@@ -277,6 +278,9 @@ def jobs(
             params=params,
         )
 
+    def pretrained(kind: type[AnyParams], **fields: Any) -> AnyParams:
+        return kind(seed=3, batch_size=4, micro_batch_size=None, loop=loop, optimizer=optimizer, **fields)
+
     kinds: dict[str, Callable[[Path], Job]] = {
         "stage_one": lambda folder: StageOneJob(
             folder=folder,
@@ -297,12 +301,8 @@ def jobs(
         "reader": lambda folder: pretraining.ReaderJob(
             folder=folder,
             compute=compute,
-            params=pretraining.ReaderParams(
-                seed=3,
-                batch_size=4,
-                micro_batch_size=None,
-                loop=loop,
-                optimizer=optimizer,
+            params=pretrained(
+                pretraining.ReaderParams,
                 channels=(8, 8),
                 feature_dim=8,
                 pixel_noise=0.1,
@@ -312,12 +312,8 @@ def jobs(
             folder=folder,
             compute=compute,
             architecture=architecture,
-            params=pretraining.AutoencoderParams(
-                seed=3,
-                batch_size=4,
-                micro_batch_size=None,
-                loop=loop,
-                optimizer=optimizer,
+            params=pretrained(
+                pretraining.AutoencoderParams,
                 kl_weight=1e-6,
                 edge_weight=0.5,
                 bf16=False,
@@ -328,9 +324,7 @@ def jobs(
             compute=compute,
             captions=inputs.captions,
             architecture=architecture,
-            params=pretraining.PretrainingParams(
-                seed=3, batch_size=4, micro_batch_size=None, loop=loop, optimizer=optimizer
-            ),
+            params=pretrained(pretraining.PretrainingParams),
         ),
         "transformer": lambda folder: pretraining.TransformerJob(
             folder=folder,
@@ -338,12 +332,8 @@ def jobs(
             latents=inputs.latents,
             text_components=inputs.text_components,
             architecture=architecture,
-            params=pretraining.FlowParams(
-                seed=3,
-                batch_size=4,
-                micro_batch_size=None,
-                loop=loop,
-                optimizer=optimizer,
+            params=pretrained(
+                pretraining.FlowParams,
                 caption_dropout=0.5,
                 sigma_mean=0.0,
                 sigma_std=1.0,

@@ -1,8 +1,8 @@
 """How long every budget takes: all in turn, so that a slow moment of the machine meets all of them."""
 
 import time
-from statistics import median
 
+import numpy as np
 import pandas as pd
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
@@ -74,9 +74,6 @@ def time_fronts(
             cached = reuse_after_first(bands, params.num_inference_steps)
             caches[front, str([list(band) for band in bands])] = BlockCache(transformer, cached, compensation)
     rounds = [[seconds(cache) for cache in caches.values()] for _ in range(1 + params.rounds)]
-    rows_of = [
-        {"front": front, "bands": bands, TRANSFORMER_SECONDS: median(sampling), SECONDS: median(whole)}
-        for (front, bands), times in zip(caches, zip(*rounds[1:], strict=True), strict=True)  # the first round warms up
-        for sampling, whole in [zip(*times, strict=True)]
-    ]
-    return pd.DataFrame(rows_of)
+    times = np.median(rounds[1:], axis=0)  # (front and bands, kind of time); the first round warms up
+    table = pd.DataFrame(list(caches), columns=["front", "bands"])
+    return table.assign(**{TRANSFORMER_SECONDS: times[:, 0], SECONDS: times[:, 1]})
