@@ -9,6 +9,7 @@ from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
+from onex_distill.context import DEFAULT
 from onex_distill.parameters import Params
 from support import PROJECT
 
@@ -88,7 +89,7 @@ def settings_of(env: str) -> tuple[set[type[Params]], set[Option]]:
     """The models that the pipelines of an environment fill, and what it sets in them."""
     with KedroSession.create(PROJECT, env=env) as session:
         context = session.load_context()
-        context._pipelines_to_validate = [name for name in pipelines if name != "__default__"]
+        context._pipelines_to_validate = [name for name in pipelines if name != DEFAULT]
         found = list(used(context.params))
     chosen = {(model.__name__, name, item) for model, name, item in found if isinstance(item, str | bool | None)}
     some = {(model.__name__, name, "some") for model, name, item in found if item is not None}
