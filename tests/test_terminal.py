@@ -150,17 +150,3 @@ def test_which_lines_the_terminal_shows(name, level, expected):
 @pytest.mark.parametrize(("seconds", "text"), [(1.4, "1 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_times_are_said_as_people_say_them(seconds, text):
     assert duration(seconds) == text
-
-
-def test_threads_spin_briefly_before_torch_is_there_unless_the_user_chose():
-    code = """import os, sys, onex_distill.settings
-print(*(os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")), "torch" in sys.modules)"""
-    cases = (
-        ({}, "passive 10000 False"),
-        ({"OMP_WAIT_POLICY": "active"}, "active None False"),
-        ({"GOMP_SPINCOUNT": "5"}, "None 5 False"),
-    )
-    for chosen, expected in cases:
-        env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path), **chosen}
-        result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-        assert result.stdout.strip() == expected

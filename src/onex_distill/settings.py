@@ -12,11 +12,13 @@ from onex_distill.hooks import (
     RecordHook,
     RunFoldersHook,
 )
+from onex_distill.process import keep_memory, share_cores
 from onex_distill.recipe import RecipeConfigLoader
-from onex_distill.terminal import share_cores, silence_foreign
+from onex_distill.terminal import silence_foreign
 
 silence_foreign()
 share_cores()
+keep_memory()
 
 HOOKS = (
     KnownNamesHook(),

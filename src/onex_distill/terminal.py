@@ -35,16 +35,6 @@ def silence_foreign() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def share_cores() -> None:
-    """Let waiting threads spin briefly, then sleep, unless the user has chosen; read when torch is imported.
-
-    Without any spinning a thread sleeps between every two operations, which halves the speed of an idle machine; with
-    OpenMP's own long spinning it takes a shared machine's cores (docs/benchmarks/threads.md).
-    """
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
-        os.environ.update(OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="10000")
-
-
 @cache
 def console() -> Console:
     """Where log lines and bars are drawn together: the stream of errors, as results alone belong to the other."""

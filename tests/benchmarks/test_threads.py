@@ -5,7 +5,7 @@ import os
 import pytest
 
 import threads
-from onex_distill import terminal
+from onex_distill import process
 
 
 def test_rows_compare_the_ways_in_every_round(monkeypatch):
@@ -30,7 +30,7 @@ def test_a_process_of_its_own_measures_one_way():
 def test_the_default_is_what_the_benchmark_calls_brief(monkeypatch):
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
-    terminal.share_cores()
+    process.share_cores()
     assert {name: os.environ[name] for name in threads.WAYS["brief"]} == threads.WAYS["brief"]
 
 
