@@ -73,7 +73,10 @@ def test_an_interrupted_ablation_goes_on_where_it_was(run_pipeline, tmp_path, mo
     assert {"alignment", "diversity", "fid", "entropy_background", "total_variation_size"} <= set(table.columns)
     assert len(table) == 4
     assert table.notna().all().all()
-    assert len(pd.read_csv(newest(tmp_path, "08_reporting/ablation_teacher.csv"))) == 1
+    targets = pd.read_csv(newest(tmp_path, "08_reporting/ablation_targets.csv"))
+    assert list(zip(targets["alpha"], targets["alpha_axis"], strict=True)) == [(0.0, "u"), (1.0, "sigma")]
+    assert targets.set_index("alpha").loc[1.0, "fid"] == pytest.approx(0, abs=1e-3)  # the guided teacher itself
+    assert targets.set_index("alpha").loc[0.0, "fid"] > 1e-3
 
 
 def test_the_summary_is_mean_and_deviation_over_seeds():
@@ -91,9 +94,17 @@ def test_the_curve_follows_alpha_alone():
         [{"alpha": alpha, "steps": steps, **same, "diversity": diversity} for alpha, steps, diversity in rows]
     )
     summary = summarise_variations(pd.concat([table.assign(seed=1), table.assign(seed=2)]))
-    figure = plot_alignment_against_diversity(summary, table.iloc[:1])
-    curve = next(trace for trace in figure.data if trace.name == "along alpha")
-    assert list(curve.x) == [60.0, 50.0, 30.0]
+    targets = pd.DataFrame({"alpha": [1.0, 0.5, 0.5], "alpha_axis": ["sigma", "u", "sigma"], "alignment": 1.0})
+    figure = plot_alignment_against_diversity(summary, targets.assign(diversity=[40.0, 45.0, 55.0]))
+    curves = {trace.name: list(trace.x) for trace in figure.data}
+    assert curves["students along alpha"] == [60.0, 50.0, 30.0]
+    assert curves["their targets: the teacher along alpha"] == [55.0, 40.0]
+
+
+def test_a_target_is_sampled_once_for_all_students_that_should_become_it(params):
+    targets = params.targets()
+    assert len(targets) == len(set(targets)) < len(params.variations)
+    assert {(variation.alpha, variation.alpha_axis) for variation in params.variations} == set(targets)
 
 
 def test_a_best_student_needs_a_validation(params):

@@ -14,7 +14,7 @@ from onex_distill.evaluation.methods import Sampler
 from onex_distill.evaluation.params import MethodParams
 from onex_distill.evaluation.scored import ConfidenceParams, Scored
 from onex_distill.evaluation.scores import parts_of, score_set
-from onex_distill.evaluation.studies.ablation_params import VARIED, AblationParams, Setting
+from onex_distill.evaluation.studies.ablation_params import TARGET, VARIED, AblationParams, Setting
 from onex_distill.storage.files import remove_folder, remove_made
 from onex_distill.storage.image_table import ImageTable, join_tables
 from onex_distill.storage.model_folder import ModelFolder
@@ -55,25 +55,33 @@ def train_variations(
 
 
 def score_variations(
-    features: TensorTable, teacher: TensorTable, metrics: MetricsParams, confidence: ConfidenceParams
+    features: TensorTable,
+    targets: TensorTable,
+    teacher: TensorTable,
+    metrics: MetricsParams,
+    confidence: ConfidenceParams,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A row per setting and seed, its parameters and then every metric; and the guided teacher's own row.
+    """A row per setting and seed, its parameters and then every metric; and a row per target.
 
     Args:
-        features: Rows of every network for every image.
-        teacher: The same of the guided teacher's images.
+        features: Rows of every network for every image of the students.
+        targets: The same of the targets' images.
+        teacher: The same of the guided teacher's images, to which distances are.
         metrics: The settings of every metric.
         confidence: Level, draws and groups of intervals.
 
     Returns:
-        The settings with their metrics, and the metrics of the teacher.
+        The settings with their metrics, and the targets with theirs.
     """
-    reference, columns = Scored("teacher", teacher), [*VARIED, "seed"]
-    rows = [
-        dict(zip(columns, setting, strict=True)) | score_set(scored, reference, metrics, confidence)
-        for setting, scored in parts_of(features, columns)
-    ]
-    return pd.DataFrame(rows), pd.DataFrame([score_set(reference, reference, metrics, confidence)])
+    reference = Scored("teacher", teacher)
+
+    def scored(images: TensorTable, columns: list[str]) -> pd.DataFrame:
+        return pd.DataFrame(
+            dict(zip(columns, named, strict=True)) | score_set(part, reference, metrics, confidence)
+            for named, part in parts_of(images, columns)
+        )
+
+    return scored(features, [*VARIED, "seed"]), scored(targets, TARGET)
 
 
 def summarise_variations(table: pd.DataFrame) -> pd.DataFrame:

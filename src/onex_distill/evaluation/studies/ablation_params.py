@@ -10,6 +10,7 @@ from onex_distill.flow.guidance import Axis
 from onex_distill.parameters import Params, Seed
 
 VARIED = ["alpha", "importance", "steps", "alpha_axis", "importance_axis"]
+TARGET = ["alpha", "alpha_axis"]  # what decides which teacher a student should become
 
 
 class Variation(Params):
@@ -54,6 +55,10 @@ class AblationParams(Params):
                 columns = {**variation.model_dump(), "seed": seed}
                 name = "-".join(f"{column}_{value}" for column, value in columns.items())
                 yield Setting(name, variation.steps, columns, _changed(self.training, variation, seed))
+
+    def targets(self) -> list[tuple[float, Axis]]:
+        """Alpha and its axis of every teacher that some student should become, in rising order."""
+        return sorted({(variation.alpha, variation.alpha_axis) for variation in self.variations})
 
 
 def _changed(training: StageOneParams, variation: Variation, seed: int) -> StageOneParams:

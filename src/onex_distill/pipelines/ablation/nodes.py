@@ -1,14 +1,65 @@
-"""The picture of the ablation."""
+"""Nodes of the ablation: images of what the students should become, and the picture."""
+
+from pathlib import Path
 
 import pandas as pd
 import plotly.express as px
 from plotly.graph_objects import Figure
 
-from onex_distill.evaluation.studies.ablation_params import VARIED
+from onex_distill.engine.compute import ComputeParams
+from onex_distill.evaluation.inputs import SamplingInputs
+from onex_distill.evaluation.methods import Sampler
+from onex_distill.evaluation.params import MethodParams
+from onex_distill.evaluation.studies.ablation_params import TARGET, VARIED, AblationParams
+from onex_distill.flow.guidance import as_sigma
+from onex_distill.pipelines.shared.params import TeacherSamplingParams
+from onex_distill.storage.files import remove_made
+from onex_distill.storage.image_table import ImageTable, join_tables
 
 
-def plot_alignment_against_diversity(summary: pd.DataFrame, teacher: pd.DataFrame) -> Figure:
-    """One curve along alpha, the other settings beside it, the guided teacher; bars are deviations over seeds."""
+def sample_targets(
+    inputs: SamplingInputs,
+    plan: pd.DataFrame,
+    params: AblationParams,
+    sampling: TeacherSamplingParams,
+    compute: ComputeParams,
+    folder: Path,
+) -> ImageTable:
+    """Images of what the students should become: the teacher, guided up to every alpha of the settings.
+
+    Args:
+        inputs: What is sampled with.
+        plan: A row per image: its caption and noise seed.
+        params: The settings, validated.
+        sampling: The teacher's steps and guidance.
+        compute: Ranks, precision and sharding.
+        folder: The run's folder; a finished run in it is taken as it is.
+
+    Returns:
+        Images of every target; the index names its alpha and axis.
+    """
+    sampler, teacher = Sampler(inputs, plan, compute), inputs.teacher
+    frames, images = [], []
+    for alpha, axis in params.targets():
+        method = MethodParams(
+            name=f"alpha_{alpha}-{axis}",
+            steps=sampling.num_inference_steps,
+            guidance_scale=sampling.guidance_scale,
+            alpha=as_sigma(alpha, axis, teacher.shift),
+            nfe=None,
+        )
+        samples, _ = sampler.sample(teacher.transformer, method, folder / method.name)
+        frames.append(plan.assign(**dict(zip(TARGET, (alpha, axis), strict=True))))
+        images.append(samples)
+    remove_made(folder / "samples")
+    return join_tables(images, pd.concat(frames, ignore_index=True), folder / "samples")
+
+
+def plot_alignment_against_diversity(summary: pd.DataFrame, targets: pd.DataFrame) -> Figure:
+    """Two curves along alpha, of the students and of what they should become; the other settings beside them.
+
+    Bars are deviations over seeds.
+    """
     counts = {name: summary[name].mode()[0] for name in VARIED if name != "alpha"}
     on_curve = (summary[list(counts)] == pd.Series(counts)).all(axis=1)
     labels = summary.apply(lambda row: ", ".join(f"{name} {row[name]}" for name in VARIED), axis=1)
@@ -22,6 +73,13 @@ def plot_alignment_against_diversity(summary: pd.DataFrame, teacher: pd.DataFram
         height=600,
     )
     curve = summary[on_curve].sort_values("alpha")
-    figure.add_scatter(x=curve["diversity_mean"], y=curve["alignment_mean"], mode="lines", name="along alpha")
-    figure.add_scatter(x=teacher["diversity"], y=teacher["alignment"], mode="markers", name="guided teacher")
+    figure.add_scatter(x=curve["diversity_mean"], y=curve["alignment_mean"], mode="lines", name="students along alpha")
+    front = targets[targets["alpha_axis"] == counts["alpha_axis"]].sort_values("alpha")
+    figure.add_scatter(
+        x=front["diversity"],
+        y=front["alignment"],
+        text=front["alpha"],
+        mode="lines+markers",
+        name="their targets: the teacher along alpha",
+    )
     return figure
