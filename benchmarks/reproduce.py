@@ -1,11 +1,12 @@
 """Every table and picture of docs/results.md and docs/ablation.md, from one machine and one commit.
 
-    python benchmarks/reproduce.py --data FOLDER                     # everything: about two hours on two cores
-    python benchmarks/reproduce.py --data FOLDER --parts distill seeds   # some of it, in this order
+    python benchmarks/reproduce.py --data FOLDER                           # everything: MINUTES on two cores
+    python benchmarks/reproduce.py --data FOLDER --parts distill seed-2    # some of it
 
-``distill`` is the main job with its own seeds, ``seeds`` repeats its trainings with two others. A part that is finished
-is not run again; one that was stopped goes on. Pictures of plots need a Chromium on the path. Ends with one JSON line:
-seconds per part.
+``distill`` is the main job with its own seeds, on all cores. The other parts go on from copies of what it made, as many
+at a time as there are cores and each on one: ``seed-2`` and ``seed-3`` repeat the trainings with other seeds. A part
+that is finished is not run again; one that was stopped goes on. Pictures of plots need a Chromium on the path. Ends
+with one JSON line: seconds per part.
 """
 
 import argparse
@@ -16,6 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -30,83 +34,117 @@ SEEDED = {  # every seed of the main job's trainings, as conf/base has it
     "student.stage_one.seed": 12,
     "student.stage_two.seed": 22,
     "fractional_167.cotraining.seed": 31,
+    "fractional_150.cotraining.seed": 33,
+    "dial.cotraining.seed": 35,
 }
 FIRST = "reference.match_distribution,student.match_distribution"  # what a seed changes begins here
-SEEDS = (1, 2, 3)
-PARTS = ("distill", "seeds", "baselines", "pareto", "recovery", "reuse", "ablation")
-TABLES = {"distill": "metrics", "baselines": "metrics", "pareto": "pareto_table", "ablation": "ablation"}
-PLOTS = {"pareto": "pareto", "recovery": "recovery", "reuse": "reuse_error", "ablation": "ablation"}
+SEEDS = (1, 2, 3)  # the first is conf/base's
+MAIN = "distill"
+PARTS = (MAIN, "ablation", "baselines", "seed-2", "seed-3", "pareto", "recovery", "reuse")  # long ones first
+TABLES = {
+    MAIN: ["metrics"],
+    "ablation": ["ablation", "ablation_targets"],
+    "baselines": ["metrics"],  # the main job's rows and its own
+    "pareto": ["pareto_table", "band_search_table"],
+    "recovery": ["recovery_summary"],
+}
+PLOTS = {
+    "pareto": ["pareto", "band_search"],
+    "recovery": ["recovery"],
+    "reuse": ["reuse_error"],
+    "ablation": ["ablation"],
+}
+SEED_PARTS = ("seed-2", "seed-3")
+FRONTS = ("dial", "fractional_150")  # of which every seed is trained
 SUMMARISED = ("alignment", "diversity", "fid", "entropy_background", "entropy_position")
 
 
 def main() -> None:
     """Run the parts that are asked for, and write what they give into docs/."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a data folder of its own")
+    parser.add_argument("--data", type=Path, required=True, help="a folder for the data of every part")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     chosen = parser.parse_args()
-    data, seconds = chosen.data.absolute(), {}
-    for part in chosen.parts:
-        began = time.monotonic()
-        run_part(part, data)
-        seconds[part] = round(time.monotonic() - began)
-        publish(part, data)
+    data, others = chosen.data.absolute(), [part for part in PARTS[1:] if part in chosen.parts]
+    seconds = {MAIN: run_part(MAIN, data)} if MAIN in chosen.parts else {}
+    with ThreadPoolExecutor(os.cpu_count()) as cores:
+        seconds |= dict(zip(others, cores.map(partial(run_part, data=data), others), strict=True))
+    for part in seconds:
+        publish(part, data / part)
+    if set(SEED_PARTS) & set(seconds):
+        tables = [
+            seed_table(data / MAIN, data / "pareto"),
+            *(seed_table(data / part, data / part) for part in SEED_PARTS),
+        ]
+        summarise_seeds(tables).to_csv(DOCS / "seeds.csv", index=False)
     print(json.dumps(seconds))
 
 
-def run_part(part: str, data: Path) -> None:
-    """One pipeline, or the main job's trainings with the other seeds; marked in ``data`` when it is done."""
-    runs: dict[str, tuple[list[str], list[str]]] = {part: ([f"--pipelines={part}"], [])}
-    if part == "seeds":
-        runs = {f"seed-{seed}": seed_options(seed) for seed in SEEDS[1:]}
-    elif part == "distill":
-        runs = {f"seed-{SEEDS[0]}": (["--pipelines=distill"], [])}
-    for name, (options, params) in runs.items():
-        done = data / "reproduced" / f"{name}.csv"
-        if done.exists():
-            continue
-        given = f"--params={','.join([f'data={data}', *params])}"
+def run_part(part: str, data: Path) -> int:
+    """One pipeline in its own folder, marked there when it is done; the seconds that it took."""
+    folder, began = data / part, time.monotonic()
+    done = folder / "reproduced"
+    if done.exists():
+        return 0
+    if part != MAIN and not folder.exists():
+        copy = folder.with_suffix(".part")  # of a copy that was stopped nothing is kept
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(data / MAIN, copy)
+        copy.rename(folder)
+    threads = {} if part == MAIN else {"OMP_NUM_THREADS": "1"}
+    for options, params in runs_of(part):
         subprocess.run(  # noqa: S603 -- our own command
-            [sys.executable, "-m", "kedro", "run", *options, given],
+            [sys.executable, "-m", "kedro", "run", *options, f"--params={','.join([f'data={folder}', *params])}"],
             cwd=ROOT,
-            env={**os.environ, "DO_NOT_TRACK": "1"},
+            env={**os.environ, "DO_NOT_TRACK": "1", **threads},
             check=True,
         )
-        done.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(newest(data, "metrics.csv"), done)
+    done.touch()
+    return round(time.monotonic() - began)
 
 
-def seed_options(seed: int) -> tuple[list[str], list[str]]:
-    """Options of the main job from its first training on, and parameters that move every seed of a training."""
-    moved = [f"{name}={value + 1000 * (seed - 1)}" for name, value in SEEDED.items()]
-    return ["--pipelines=distill", f"--from-nodes={FIRST}"], moved
+def runs_of(part: str) -> list[tuple[list[str], list[str]]]:
+    """Options and parameters of a part's runs; a seed moves every seed of a training, from the first training on."""
+    if part not in SEED_PARTS:
+        return [([f"--pipelines={part}"], [])]
+    moved = [f"{name}={value + 1000 * (int(part[-1]) - 1)}" for name, value in SEEDED.items()]
+    main = [f"--pipelines={MAIN}", f"--from-nodes={FIRST}"]
+    fronts = ["--pipelines=pareto", f"--to-outputs={','.join(f'{name}_front' for name in FRONTS)}"]
+    return [(main, moved), (fronts, moved)]
 
 
-def publish(part: str, data: Path) -> None:
-    """Copy a part's table and picture into docs/."""
-    if part in TABLES:
-        found = newest(data, f"{TABLES[part]}.*")
+def publish(part: str, folder: Path) -> None:
+    """Copy a part's tables and pictures into docs/."""
+    for name in TABLES.get(part, []):
+        found = newest(folder, f"{name}.*")
         table = pd.read_parquet(found) if found.suffix == ".parquet" else pd.read_csv(found)
-        table.to_csv(DOCS / f"{TABLES[part].removesuffix('_table')}.csv", index=False)
-    if part == "distill":
-        shutil.copy(newest(data, "sample_grid.png"), DOCS / "sample_grid.png")
-    if part == "seeds":
-        summarise_seeds(data).to_csv(DOCS / "seeds.csv", index=False)
-    if part in PLOTS:
-        picture(newest(data, f"{PLOTS[part]}_plot.json"), DOCS / f"{PLOTS[part]}.png")
+        table.to_csv(DOCS / f"{name.removesuffix('_table')}.csv", index=False)
+    if part == MAIN:
+        shutil.copy(newest(folder, "sample_grid.png"), DOCS / "sample_grid.png")
+    for name in PLOTS.get(part, []):
+        picture(newest(folder, f"{name}_plot.json"), DOCS / f"{name}.png")
 
 
-def summarise_seeds(data: Path) -> pd.DataFrame:
-    """A row per method and metric: the value of every seed, their mean, and its 95 % t interval."""
-    tables = {seed: pd.read_csv(data / "reproduced" / f"seed-{seed}.csv").set_index("method") for seed in SEEDS}
+def seed_table(folder: Path, fronts: Path) -> pd.DataFrame:
+    """Metrics of one seed by method, with those of every budget of the fronts."""
+    found = [pd.read_csv(newest(folder, "metrics.csv"))]
+    for name in FRONTS:
+        front = pd.read_parquet(newest(fronts, f"{name}_front.parquet"))
+        found.append(front.assign(method=front["method"] + front["nfe"].map("_{:.2f}".format)))
+    return pd.concat(found).set_index("method")
+
+
+def summarise_seeds(by_seed: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """A row per method of the last seed and metric: the value of every seed, their mean, and its 95 % t interval."""
+    tables = dict(zip(SEEDS, by_seed, strict=True))
     rows = []
-    for method in tables[SEEDS[0]].index:
+    for method in tables[SEEDS[-1]].index:
         for metric in SUMMARISED:
             values = pd.Series({f"seed_{seed}": table.loc[method, metric] for seed, table in tables.items()})
             mean, deviation = float(values.mean()), float(values.std() / len(values) ** 0.5)
             low, high = t_interval(mean, deviation, len(values), 0.95)
             rows.append({"method": method, "metric": metric, **values, "mean": mean, "low": low, "high": high})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).dropna(ignore_index=True)  # the teacher has no FID, fronts no entropies
 
 
 def newest(data: Path, name: str) -> Path:
