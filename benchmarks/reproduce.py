@@ -40,7 +40,7 @@ SEEDED = {  # every seed of the main job's trainings, as conf/base has it
 FIRST = "reference.match_distribution,student.match_distribution"  # what a seed changes begins here
 SEEDS = (1, 2, 3)  # the first is conf/base's
 MAIN = "distill"
-PARTS = (MAIN, "ablation", "baselines", "seed-2", "seed-3", "pareto", "recovery", "reuse")  # long ones first
+PARTS = (MAIN, "seed-2", "seed-3", "ablation", "pareto", "baselines", "recovery", "reuse")  # in this order
 TABLES = {
     MAIN: ["metrics"],
     "ablation": ["ablation", "ablation_targets"],
@@ -81,9 +81,8 @@ def main() -> None:
 
 
 def run_part(part: str, data: Path) -> int:
-    """One pipeline in its own folder, marked there when it is done; the seconds that it took."""
-    folder, began = data / part, time.monotonic()
-    done = folder / "reproduced"
+    """One pipeline in its own folder, marked beside it when it is done; the seconds that it took."""
+    folder, done, began = data / part, data / f"{part}.done", time.monotonic()
     if done.exists():
         return 0
     if part != MAIN and not folder.exists():

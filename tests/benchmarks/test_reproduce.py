@@ -1,5 +1,6 @@
 """Seeds and summary of the documented command that makes the tables of docs/."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -53,10 +54,18 @@ def test_seeds_are_summarised_by_mean_and_t_interval(tmp_path):
 def test_parts_go_on_from_copies_of_the_main_job_on_one_core_each_and_run_once(tmp_path, monkeypatch):
     metrics(tmp_path / reproduce.MAIN, 0.96)
     ran = []
+
+    def stopped(*_command, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reproduce.subprocess, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.run_part("seed-2", tmp_path)
     monkeypatch.setattr(reproduce.subprocess, "run", lambda command, **options: ran.append((command, options["env"])))
-    for part in ("seed-2", "ablation", "seed-2"):
+    for part in (reproduce.MAIN, "seed-2", "ablation", "seed-2"):
         reproduce.run_part(part, tmp_path)
-    (seed, seed_env), (fronts, _), (ablation, _) = ran
+    (_, main_env), (seed, seed_env), (fronts, _), (ablation, _) = ran
+    assert main_env.get("OMP_NUM_THREADS") == os.environ.get("OMP_NUM_THREADS")
     assert seed_env["OMP_NUM_THREADS"] == "1"
     assert f"--from-nodes={reproduce.FIRST}" in seed
     assert f"data={tmp_path / 'seed-2'},reference.stage_one.seed=1011" in seed[-1]
