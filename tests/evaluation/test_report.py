@@ -50,13 +50,25 @@ def contents(metrics):
 
 
 def test_the_verdict_judges_by_teacher_floor_and_aims(metrics):
-    sentences = verdict(metrics, "teacher", "teacher_null", params())
+    sentences = verdict(metrics, "teacher", "teacher_null", None, params())
     text = " ".join(sentences)
     assert sentences[0] == "student misses its aim for alignment, and meets that for diversity."
     assert "1.67 evaluations of the network where the teacher needs 56: 33.6 times fewer" in text
     assert "3.7 points below it, which misses the aim of at most 2 points below" in text
     assert "is 4.5 times the floor" in text
     assert "is 1.15 times the teacher's, which meets the aim of 1.1" in text
+
+
+def test_the_student_is_held_against_its_target(metrics):
+    alpha = metrics.iloc[[0]].assign(method="teacher_alpha", alignment=0.99, diversity=11.73, fid=1.6)
+    table = pd.concat([metrics, alpha])
+    said = verdict(table, "teacher", "teacher_null", "teacher_alpha", params())[-1]
+    assert "target is teacher_alpha" in said
+    assert "alignment is 0.961 where the target's is 0.990, and 98.0 % of its diversity is kept" in said
+    assert (
+        verdict(table.drop(columns=["alignment", "diversity"]), "teacher", None, "teacher_alpha", params())[-1] != said
+    )
+    assert "target" not in " ".join(verdict(table, "teacher", None, None, params()))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +81,7 @@ def test_the_verdict_judges_by_teacher_floor_and_aims(metrics):
 )
 def test_the_first_sentence_is_the_judgement(metrics, points, ratio, first):
     judged = params(alignment_points=points, diversity_ratio=ratio)
-    assert verdict(metrics, "teacher", None, judged)[0] == first
+    assert verdict(metrics, "teacher", None, None, judged)[0] == first
 
 
 def test_charts_zoom_on_students_and_show_what_the_teacher_reaches(metrics):
@@ -99,7 +111,7 @@ def test_losses_that_never_meet_have_charts_of_their_own(metrics):
 
 def test_without_a_null_row_there_is_no_floor_and_without_aims_no_judgement(metrics):
     free = params(alignment_points=None, diversity_ratio=None)
-    text = " ".join(verdict(metrics[metrics["method"] != "teacher_null"], "teacher", "teacher_null", free))
+    text = " ".join(verdict(metrics[metrics["method"] != "teacher_null"], "teacher", "teacher_null", None, free))
     assert "has no floor to be judged by" in text
     assert "aim" not in text
 
@@ -113,7 +125,7 @@ def test_the_student_may_be_named_by_its_key(metrics):
 
 def test_a_student_without_a_row_is_named(metrics):
     with pytest.raises(ValueError, match=r"report\.student 'other' is no row; rows: teacher, teacher_null, student"):
-        verdict(metrics, "teacher", None, params(student="other"))
+        verdict(metrics, "teacher", None, None, params(student="other"))
 
 
 def test_the_page_stands_alone_and_escapes_what_it_shows(metrics):

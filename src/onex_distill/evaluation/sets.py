@@ -7,6 +7,7 @@ from onex_distill.storage.tensor_table import TableFolder
 
 REFERENCE = "teacher"
 NULL = "teacher_null"
+TARGET = "teacher_alpha"  # what a student should become
 
 
 class FeatureSets(Params):

@@ -19,7 +19,7 @@ from onex_distill.evaluation.published import SOURCE, published_table
 from onex_distill.evaluation.report.charts import Point, lines, scatter
 from onex_distill.evaluation.report.columns import ARROWS, MAIN, PRIMARY, described, number
 from onex_distill.evaluation.report.verdict import verdict
-from onex_distill.evaluation.sets import NULL, REFERENCE
+from onex_distill.evaluation.sets import NULL, REFERENCE, TARGET
 
 MOST = 8  # evaluations of what the charts show
 PACKAGES = ("torch", "diffusers", "transformers", "kedro", "clean-fid")
@@ -70,7 +70,7 @@ def page(contents: Contents, params: ReportParams) -> str:
     metrics = contents.metrics
     params = params.model_copy(update={"student": str(keys.get(params.student, params.student))})
     teacher, null = str(keys.get(REFERENCE, metrics["method"].iloc[0])), keys.get(NULL)
-    sentences = verdict(metrics, teacher, null, params)
+    sentences = verdict(metrics, teacher, null, keys.get(TARGET), params)
     banner = '<p class="banner" role="alert">Made at test sizes: no number on this page means anything.</p>'
     spoken = " ".join(escape(sentence) for sentence in sentences)
     shown = ", ".join(metrics["method"].astype(str))

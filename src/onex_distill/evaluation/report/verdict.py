@@ -1,4 +1,4 @@
-"""How good the student is, in words: against the teacher, the null row and the aims."""
+"""How good the student is, in words: against the teacher, its target, the null row and the aims."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,16 @@ from onex_distill.evaluation.params import ReportParams
 from onex_distill.evaluation.report.columns import PRIMARY, SPREAD, described, number
 
 
-def verdict(metrics: pd.DataFrame, teacher: str, null: str | None, params: ReportParams) -> list[str]:
+def verdict(
+    metrics: pd.DataFrame, teacher: str, null: str | None, target: str | None, params: ReportParams
+) -> list[str]:
     """Sentences on the row ``params.student``; what was not measured is not spoken of.
 
     Args:
         metrics: the table, a row per method.
         teacher: the row that all are judged against.
         null: the row of the teacher with other noise, if it is there.
+        target: the row of the teacher that the student should become, if it is there.
         params: the student's row and the aims.
 
     Returns:
@@ -33,6 +36,7 @@ def verdict(metrics: pd.DataFrame, teacher: str, null: str | None, params: Repor
     sentences += _primary(student, reference, params)
     sentences += _distance(student, rows.get(str(null)))
     sentences += _spread(student, reference, params)
+    sentences += _target(student, rows.get(str(target)))
     return sentences
 
 
@@ -94,6 +98,23 @@ def _spread(student: pd.Series, teacher: pd.Series, params: ReportParams) -> lis
         return [f"{text}."]
     met = "meets" if ratio >= params.diversity_ratio else "misses"
     return [f"{text}, which {met} the aim of {params.diversity_ratio:g}."]
+
+
+def _target(student: pd.Series, target: pd.Series | None) -> list[str]:
+    """What the student keeps of the teacher that stage one shows it."""
+    if target is None:
+        return []
+    name, spread = _first(student, PRIMARY), _first(student, SPREAD)
+    parts = []
+    if name is not None:
+        digits = described(name).digits
+        own, other = number(student[name], digits), number(target[name], digits)
+        parts.append(f"{described(name).title.lower()} is {own} where the target's is {other}")
+    if spread is not None:
+        parts.append(f"{100 * student[spread] / target[spread]:.1f} % of its {described(spread).title.lower()} is kept")
+    if not parts:
+        return []
+    return [f"Its target is {target['method']}, the teacher guided as in stage one: {', and '.join(parts)}."]
 
 
 def _with_interval(row: pd.Series, name: str) -> str:
