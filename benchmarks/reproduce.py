@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import plotly.io
 
@@ -42,11 +43,11 @@ SEEDS = (1, 2, 3)  # the first is conf/base's
 MAIN = "distill"
 PARTS = (MAIN, "seed-2", "seed-3", "ablation", "pareto", "baselines", "recovery", "reuse")  # in this order
 TABLES = {
-    MAIN: ["metrics"],
-    "ablation": ["ablation", "ablation_targets"],
-    "baselines": ["metrics"],  # the main job's rows and its own
-    "pareto": ["pareto_table", "band_search_table"],
-    "recovery": ["recovery_summary"],
+    MAIN: ["metrics.parquet"],
+    "ablation": ["ablation.csv", "ablation_targets.csv"],
+    "pareto": ["pareto.parquet", "band_search.parquet"],
+    "baselines": ["metrics.parquet"],  # the main job's rows and its own
+    "recovery": ["recovery_summary.parquet"],
 }
 PLOTS = {
     "pareto": ["pareto", "band_search"],
@@ -115,9 +116,11 @@ def runs_of(part: str) -> list[tuple[list[str], list[str]]]:
 def publish(part: str, folder: Path) -> None:
     """Copy a part's tables and pictures into docs/."""
     for name in TABLES.get(part, []):
-        found = newest(folder, f"{name}.*")
+        found = newest(folder, name)
         table = pd.read_parquet(found) if found.suffix == ".parquet" else pd.read_csv(found)
-        table.to_csv(DOCS / f"{name.removesuffix('_table')}.csv", index=False)
+        if "bands" in table:
+            table["bands"] = table["bands"].map(in_brackets)
+        table.to_csv(DOCS / f"{found.stem}.csv", index=False)
     if part == MAIN:
         shutil.copy(newest(folder, "sample_grid.png"), DOCS / "sample_grid.png")
     for name in PLOTS.get(part, []):
@@ -131,6 +134,11 @@ def seed_table(folder: Path, fronts: Path) -> pd.DataFrame:
         front = pd.read_parquet(newest(fronts, f"{name}_front.parquet"))
         found.append(front.assign(method=front["method"] + front["nfe"].map("_{:.2f}".format)))
     return pd.concat(found).set_index("method")
+
+
+def in_brackets(bands: str | np.ndarray) -> str:
+    """Bands as text, which parquet may have made arrays of arrays of."""
+    return bands if isinstance(bands, str) else json.dumps([[int(block) for block in band] for band in bands])
 
 
 def summarise_seeds(by_seed: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
 from scipy import stats
 
 import reproduce
@@ -23,6 +26,17 @@ def test_the_seeds_are_those_of_the_configuration():
     assert [param.partition("=")[0] for param in params] == list(reproduce.SEEDED)
     assert "student.stage_one.seed=2012" in params
     assert (fronts, same) == (["--pipelines=pareto", "--to-outputs=dial_front,fractional_150_front"], params)
+
+
+def test_what_a_part_publishes_is_what_its_pipelines_save():
+    bootstrap_project(PROJECT)
+    with KedroSession.create(project_path=PROJECT, env="base") as session:
+        catalog = session.load_context().catalog
+    for part in {*reproduce.TABLES, *reproduce.PLOTS}:
+        datasets = [catalog.get(name) for name in pipelines[part].all_outputs()]
+        saved = {Path(str(getattr(dataset, "_filepath", ""))).name for dataset in datasets}
+        plots = {f"{name}_plot.json" for name in reproduce.PLOTS.get(part, [])}
+        assert {*reproduce.TABLES.get(part, []), *plots} <= saved, part
 
 
 def metrics(folder: Path, alignment: float) -> Path:
