@@ -1,6 +1,6 @@
 """Every table and picture of docs/results.md and docs/ablation.md, from one machine and one commit.
 
-    python benchmarks/reproduce.py --data FOLDER                           # everything: MINUTES on two cores
+    python benchmarks/reproduce.py --data FOLDER                           # everything: about 100 minutes on two cores
     python benchmarks/reproduce.py --data FOLDER --parts distill seed-2    # some of it
 
 ``distill`` is the main job with its own seeds, on all cores. The other parts go on from copies of what it made, as many
