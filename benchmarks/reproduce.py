@@ -67,12 +67,14 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     chosen = parser.parse_args()
     data, others = chosen.data.absolute(), [part for part in PARTS[1:] if part in chosen.parts]
+    if MAIN not in chosen.parts and not is_done(MAIN, data):
+        parser.error(f"{data} has no finished part {MAIN}, from which the others go on; add it to --parts")
     seconds = {MAIN: run_part(MAIN, data)} if MAIN in chosen.parts else {}
     with ThreadPoolExecutor(os.cpu_count()) as cores:
         seconds |= dict(zip(others, cores.map(partial(run_part, data=data), others), strict=True))
     for part in seconds:
         publish(part, data / part)
-    if set(SEED_PARTS) & set(seconds):
+    if all(is_done(part, data) for part in (MAIN, "pareto", *SEED_PARTS)):
         tables = [
             seed_table(data / MAIN, data / "pareto"),
             *(seed_table(data / part, data / part) for part in SEED_PARTS),
@@ -83,8 +85,8 @@ def main() -> None:
 
 def run_part(part: str, data: Path) -> int:
     """One pipeline in its own folder, marked beside it when it is done; the seconds that it took."""
-    folder, done, began = data / part, data / f"{part}.done", time.monotonic()
-    if done.exists():
+    folder, began = data / part, time.monotonic()
+    if is_done(part, data):
         return 0
     if part != MAIN and not folder.exists():
         copy = folder.with_suffix(".part")  # of a copy that was stopped nothing is kept
@@ -99,8 +101,13 @@ def run_part(part: str, data: Path) -> int:
             env={**os.environ, "DO_NOT_TRACK": "1", **threads},
             check=True,
         )
-    done.touch()
+    (data / f"{part}.done").touch()
     return round(time.monotonic() - began)
+
+
+def is_done(part: str, data: Path) -> bool:
+    """Whether a part was finished in an earlier call, or in this one."""
+    return (data / f"{part}.done").exists()
 
 
 def runs_of(part: str) -> list[tuple[list[str], list[str]]]:

@@ -1,6 +1,7 @@
 """Seeds and summary of the documented command that makes the tables of docs/."""
 
 import os
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -96,3 +97,11 @@ def test_the_newest_version_is_published_and_a_missing_one_is_named(tmp_path):
     assert reproduce.newest(tmp_path, "metrics.csv").read_text() == "2026-01-02"
     with pytest.raises(FileNotFoundError, match=r"has no pareto\.csv"):
         reproduce.newest(tmp_path, "pareto.csv")
+
+
+def test_parts_without_the_main_job_are_refused_before_anything_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--data", str(tmp_path), "--parts", "reuse"])
+    with pytest.raises(SystemExit):
+        reproduce.main()
+    assert f"{tmp_path} has no finished part distill" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
