@@ -20,16 +20,15 @@ from pathlib import Path
 import torch
 from diffusers import SD3Transformer2DModel
 
-from onex_distill.models.prompts import PromptBatch
 from onex_distill.models.teacher import TeacherFolder
 from onex_distill.models.velocity import predict_velocity
 from onex_distill.process import MALLOPT
+from threads import inputs
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs/benchmarks/memory.md"
 WAYS = {"kept": {name: str(size) for name, (_, size) in MALLOPT.items()}, "returned": {}}
 ROWS = {"sampling": 256, "training": 32}  # of a guided teacher's call in conf/base, and of an update
-TOKENS = 10
 
 
 def measure(way: str, calls: int) -> dict[str, float]:
@@ -56,14 +55,6 @@ def work(calls: int) -> dict[str, float]:
             seconds.append(time.perf_counter() - began)
         found[kind] = 1000 * statistics.median(seconds[1:]) / rows
     return {**found, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-
-
-def inputs(transformer: SD3Transformer2DModel, rows: int) -> tuple[torch.Tensor, PromptBatch]:
-    """Noise and random embeddings of so many captions."""
-    config, draws = transformer.config, torch.Generator().manual_seed(0)
-    x = torch.randn(rows, config.in_channels, config.sample_size, config.sample_size, generator=draws)
-    embeds = torch.randn(rows, 2 * TOKENS, config.joint_attention_dim, generator=draws)
-    return x, PromptBatch(embeds, torch.randn(rows, config.pooled_projection_dim, generator=draws))
 
 
 def compare(rounds: int, calls: int) -> list[dict[str, float | str]]:

@@ -41,7 +41,8 @@ SEEDED = {  # every seed of the main job's trainings, as conf/base has it
 FIRST = "reference.match_distribution,student.match_distribution"  # what a seed changes begins here
 SEEDS = (1, 2, 3)  # the first is conf/base's
 MAIN = "distill"
-PARTS = (MAIN, "seed-2", "seed-3", "ablation", "pareto", "baselines", "recovery", "reuse")  # in this order
+SEED_PARTS = tuple(f"seed-{seed}" for seed in SEEDS[1:])
+PARTS = (MAIN, *SEED_PARTS, "ablation", "pareto", "baselines", "recovery", "reuse")  # in this order
 TABLES = {
     MAIN: ["metrics.parquet"],
     "ablation": ["ablation.csv", "ablation_targets.csv"],
@@ -55,7 +56,6 @@ PLOTS = {
     "reuse": ["reuse_error"],
     "ablation": ["ablation"],
 }
-SEED_PARTS = ("seed-2", "seed-3")
 FRONTS = ("dial", "fractional_150")  # of which every seed is trained
 SUMMARISED = ("alignment", "diversity", "fid", "entropy_background", "entropy_position")
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from diffusers import SD3Transformer2DModel
 
 from onex_distill.models.prompts import PromptBatch
 from onex_distill.models.teacher import TeacherFolder
@@ -40,17 +41,21 @@ CORES = os.cpu_count() or 1
 def step_seconds(steps: int) -> float:
     """Median seconds of a forward and backward of the embedded teacher on 32 rows, in this process."""
     transformer = TeacherFolder(path=ROOT / "data/01_raw/teacher").transformer.load().train()
-    config = transformer.config
-    draws = torch.Generator().manual_seed(0)
-    x = torch.randn(BATCH, config.in_channels, config.sample_size, config.sample_size, generator=draws)
-    embeds = torch.randn(BATCH, 2 * TOKENS, config.joint_attention_dim, generator=draws)
-    prompts = PromptBatch(embeds, torch.randn(BATCH, config.pooled_projection_dim, generator=draws))
+    x, prompts = inputs(transformer, BATCH)
     seconds = []
     for _ in range(steps + 1):  # the first warms up
         began = time.perf_counter()
         predict_velocity(transformer, x, torch.full((BATCH,), 0.5), prompts).square().mean().backward()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:])
+
+
+def inputs(transformer: SD3Transformer2DModel, rows: int) -> tuple[torch.Tensor, PromptBatch]:
+    """Noise and random embeddings of so many captions."""
+    config, draws = transformer.config, torch.Generator().manual_seed(0)
+    x = torch.randn(rows, config.in_channels, config.sample_size, config.sample_size, generator=draws)
+    embeds = torch.randn(rows, 2 * TOKENS, config.joint_attention_dim, generator=draws)
+    return x, PromptBatch(embeds, torch.randn(rows, config.pooled_projection_dim, generator=draws))
 
 
 @contextmanager
