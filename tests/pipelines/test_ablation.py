@@ -101,6 +101,15 @@ def test_the_curve_follows_alpha_alone():
     assert curves["their targets: the teacher along alpha"] == [55.0, 40.0]
 
 
+def test_the_picture_shows_what_was_measured():
+    row = {"alpha": 1.0, "importance": "c", "steps": 2, "alpha_axis": "sigma", "importance_axis": "u"}
+    table = pd.DataFrame([{**row, "seed": seed, "clip_score": 0.3, "lpips_diversity": 0.6} for seed in (1, 2)])
+    figure = plot_alignment_against_diversity(summarise_variations(table), table.iloc[:1])
+    assert [(list(trace.x), list(trace.y)) for trace in figure.data] == [([0.6], [0.3])] * 3
+    bare = table.drop(columns=["clip_score", "lpips_diversity"]).assign(fid=1.0)
+    assert "no measure" in plot_alignment_against_diversity(summarise_variations(bare), bare).layout.title.text
+
+
 def test_a_target_is_sampled_once_for_all_students_that_should_become_it(params):
     targets = params.targets()
     assert len(targets) == len(set(targets)) < len(params.variations)

@@ -30,7 +30,8 @@ BAND = (24, (2, 10))  # blocks, and those of them that are skipped
 LARGE_BAND = (38, (2, 12))
 ALONE = {"processes": 1, "sharding": "none", "device": "cpu"}
 TWO_RANKS = {"processes": 2, "sharding": "fsdp2", "device": "cpu"}
-WHOLE = ("distill", "baselines", "pareto", "reuse", "generate")
+WHOLE = ("distill", "baselines", "pareto", "reuse", "generate", "ablation")
+VARIATION = {"alpha": 0.96, "importance": "c", "steps": 2, "alpha_axis": "sigma", "importance_axis": "u"}
 
 
 def tiny_settings(env: str, folder: Path, compute: dict[str, Any]) -> dict[str, Any]:
@@ -65,6 +66,7 @@ def tiny_settings(env: str, folder: Path, compute: dict[str, Any]) -> dict[str, 
         "evaluation_set": {"captions": 4, "images_per_caption": 2},
         "teacher_sampling": {"num_inference_steps": 2},
         "methods": {"teacher_alpha": {"steps": 2}, "teacher_null": {"steps": 2}},
+        "ablation": {"training": one, "seeds": [1], "variations": [VARIATION, VARIATION | {"alpha": 1.0}]},
         "latency": {"rounds": 1, "batch_size": 1},
         "band_search": {"images": 4, "measured": 1, "random": 1},
         "reuse": {"images": 4, "batch_size": 4},
@@ -116,6 +118,7 @@ def test_the_whole_graph(run_pipeline, tmp_path, env):
     assert len(table) == 13  # the teacher, and a row per entry of ``methods``
     assert np.isfinite(table["saturation"]).all()  # the scorers' own files are not there, pixels are
     assert not pd.read_parquet(newest(data, "08_reporting/pareto.parquet")).empty
+    assert len(pd.read_csv(newest(data, "08_reporting/ablation_targets.csv"))) == 2
 
 
 @pytest.mark.parametrize(("env", "num_layers"), [("base", 12), ("sd3_medium", 24), ("sd35_large", 38)])

@@ -10,6 +10,7 @@ from onex_distill.engine.compute import ComputeParams
 from onex_distill.evaluation.inputs import SamplingInputs
 from onex_distill.evaluation.methods import Sampler
 from onex_distill.evaluation.params import MethodParams
+from onex_distill.evaluation.report.columns import PRIMARY, SPREAD
 from onex_distill.evaluation.studies.ablation_params import TARGET, VARIED, AblationParams
 from onex_distill.flow.guidance import as_sigma
 from onex_distill.pipelines.shared.params import TeacherSamplingParams
@@ -58,26 +59,30 @@ def sample_targets(
 def plot_alignment_against_diversity(summary: pd.DataFrame, targets: pd.DataFrame) -> Figure:
     """Two curves along alpha, of the students and of what they should become; the other settings beside them.
 
-    Bars are deviations over seeds.
+    Alignment and diversity are the first of their kind that were measured; bars are deviations over seeds.
     """
+    score = next((name for name in PRIMARY if f"{name}_mean" in summary), None)
+    spread = next((name for name in SPREAD if f"{name}_mean" in summary), None)
+    if score is None or spread is None:
+        return Figure(layout_title_text="no measure of alignment and diversity: see params:metrics")
     counts = {name: summary[name].mode()[0] for name in VARIED if name != "alpha"}
     on_curve = (summary[list(counts)] == pd.Series(counts)).all(axis=1)
     labels = summary.apply(lambda row: ", ".join(f"{name} {row[name]}" for name in VARIED), axis=1)
     figure = px.scatter(
         summary.assign(setting=labels),
-        x="diversity_mean",
-        y="alignment_mean",
-        error_x="diversity_std",
-        error_y="alignment_std",
+        x=f"{spread}_mean",
+        y=f"{score}_mean",
+        error_x=f"{spread}_std",
+        error_y=f"{score}_std",
         color="setting",
         height=600,
     )
     curve = summary[on_curve].sort_values("alpha")
-    figure.add_scatter(x=curve["diversity_mean"], y=curve["alignment_mean"], mode="lines", name="students along alpha")
+    figure.add_scatter(x=curve[f"{spread}_mean"], y=curve[f"{score}_mean"], mode="lines", name="students along alpha")
     front = targets[targets["alpha_axis"] == counts["alpha_axis"]].sort_values("alpha")
     figure.add_scatter(
-        x=front["diversity"],
-        y=front["alignment"],
+        x=front[spread],
+        y=front[score],
         text=front["alpha"],
         mode="lines+markers",
         name="their targets: the teacher along alpha",
